@@ -1,0 +1,32 @@
+//! The intermediate representation: SSA over tensors with symbolic shapes.
+//!
+//! - [`dtype`], [`dim`], [`types`]: element types, symbolic sizes, tensor types;
+//! - [`ops`]: the op table, where every fact about an operation stands;
+//! - [`graph`]: modules, functions, graphs; [`Patch`] is the one way to change a graph;
+//! - [`infer`]: result types and labelled constraints; [`verify`]: the whole-module check;
+//! - [`symbolic`]: values of small integer tensors as symbolic sizes (shape arithmetic);
+//! - [`text`]: the text form, in MLIR's generic syntax, printed and parsed.
+//!
+//! Invariant: no file system, no clock, no environment, no hash-order iteration in this crate.
+
+pub mod attr;
+pub mod data;
+pub mod dim;
+pub mod dtype;
+pub mod graph;
+pub mod infer;
+pub mod ops;
+pub mod symbolic;
+pub mod types;
+
+pub use attr::{Attr, Attrs};
+pub use data::{ContentHash, TensorData};
+pub use dim::{Dim, Symbol, SymbolInfo, SymbolTable};
+pub use dtype::DType;
+pub use graph::{
+    ArgumentKind, Function, Graph, Location, Module, Op, OpId, ResultKind, Value, ValueId, Weight,
+    weight_attrs,
+};
+pub use ops::OpKind;
+pub use symbolic::SymbolicValue;
+pub use types::TensorType;

@@ -1,0 +1,366 @@
+//! IR bodies to e-graphs and back.
+
+use crate::functions::{Bindings, Bound, Scope};
+use crate::language::{ConstantEvaluator, Facting, Graph, Head, Node};
+use crate::matcher::Matcher;
+use crate::rule::{Rule, Template, TemplateOperand};
+use djinn_diag::{Result, internal};
+use djinn_extract::{ClassId, NodeId, ProblemBuilder};
+use djinn_ir::graph::Graph as Body;
+use djinn_ir::{Attrs, Location, Module, Op, OpKind, TensorData, TensorType, ValueId};
+use egg::Id;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Weights of at most this many elements have their values looked into by rules (scales, epsilons, masks).
+const MAX_VISIBLE_WEIGHT: usize = 4096;
+
+/// One body as an e-graph.
+pub struct Region {
+    /// The e-graph.
+    pub graph: Graph,
+    /// E-classes of the body's results.
+    pub roots: Vec<Id>,
+    /// The operations that rewriting does not look into.
+    barriers: Vec<Op>,
+    /// The e-nodes of the input, children first: the selection that the result is never worse than.
+    original: Vec<(Id, Node)>,
+}
+
+/// The cost of an e-node: operation, attributes, operand types, result types, and whether it depends on weights only.
+pub type CostFn<'a> = dyn Fn(OpKind, &Attrs, &[&TensorType], &[TensorType], bool) -> f64 + 'a;
+
+/// A body chosen from the e-graph.
+pub struct Extracted {
+    /// The body.
+    pub body: Body,
+    /// Its cost, shared work counted once.
+    pub cost: f64,
+    /// The cost of the input under the same model.
+    pub original_cost: f64,
+    /// A proved lower bound of the cost of every body in the e-graph.
+    pub lower_bound: f64,
+    /// Why the search for a better one ended.
+    pub stop: String,
+}
+
+/// What an e-node that stands for a literal costs: nothing but a tie-breaker, so that fewer literals win.
+const LITERAL_COST: f64 = 1e-12;
+
+impl Region {
+    /// Makes the e-graph of a body.
+    pub fn new(body: &Body, module: &Module, evaluator: Option<Arc<ConstantEvaluator>>) -> Region {
+        let mut weight_values = BTreeMap::new();
+        for (_, op) in body.ops().filter(|(_, op)| op.kind == OpKind::Weight) {
+            if let Some(value) = module.constant_value(op).filter(|v| v.numel() <= MAX_VISIBLE_WEIGHT) {
+                weight_values.insert(Arc::from(op.attrs.str("name")), value.clone());
+            }
+        }
+        let mut barriers: Vec<Op> = Vec::new();
+        let mut barrier_types: Vec<Arc<[TensorType]>> = Vec::new();
+        for (_, op) in body.ops().filter(|(_, op)| is_barrier(op)) {
+            barriers.push(op.clone());
+            barrier_types.push(op.results.iter().map(|v| body.ty(*v).clone()).collect());
+        }
+        let argument_types = body.arguments.iter().map(|v| body.ty(*v).clone()).collect();
+        let analysis = Facting { argument_types, barrier_types, evaluator, weight_values };
+        let mut region =
+            Region { graph: Graph::new(analysis), roots: Vec::new(), barriers, original: Vec::new() };
+        let mut ids: BTreeMap<ValueId, Id> = BTreeMap::new();
+        for (i, v) in body.arguments.iter().enumerate() {
+            ids.insert(*v, region.add(Node { head: Head::Argument(i as u32), children: vec![] }, None));
+        }
+        let mut barrier = 0u32;
+        for (_, op) in body.ops() {
+            let children: Vec<Id> = op.operands.iter().filter_map(|v| ids.get(v).copied()).collect();
+            let location = Some(Arc::new(op.location.clone()));
+            if is_barrier(op) {
+                let id = region.add(Node { head: Head::Barrier(barrier), children }, location.clone());
+                barrier += 1;
+                for (i, v) in op.results.iter().enumerate() {
+                    let projection = Node { head: Head::Projection(i as u32), children: vec![id] };
+                    ids.insert(*v, region.add(projection, location.clone()));
+                }
+            } else {
+                let id = region.add(Node::op(op.kind, op.attrs.clone(), children), location);
+                ids.insert(op.results[0], id);
+            }
+        }
+        region.roots = body.results.iter().filter_map(|v| ids.get(v).copied()).collect();
+        region.graph.rebuild();
+        region
+    }
+
+    fn add(&mut self, node: Node, location: Option<Arc<Location>>) -> Id {
+        let id = self.graph.add(node.clone());
+        if self.graph[id].data.location.is_none() {
+            self.graph[id].data.location = location;
+        }
+        self.original.push((id, node));
+        id
+    }
+
+    /// Chooses the cheapest body.
+    ///
+    /// # Errors
+    /// Internal diagnostics only: the input itself is always a valid choice.
+    pub fn extract(&self, cost: &CostFn<'_>, limits: &djinn_extract::Limits) -> Result<Extracted> {
+        let mut classes: Vec<Id> = self.graph.classes().map(|c| c.id).collect();
+        classes.sort_unstable();
+        let index: BTreeMap<Id, u32> = classes.iter().enumerate().map(|(i, id)| (*id, i as u32)).collect();
+        let mut builder = ProblemBuilder::new(classes.len());
+        let mut nodes: Vec<&Node> = Vec::new();
+        let mut lookup: BTreeMap<(u32, &Node), NodeId> = BTreeMap::new();
+        for id in &classes {
+            let class = &self.graph[*id];
+            for node in &class.nodes {
+                let children = node.children.iter().map(|c| ClassId(index[&self.graph.find(*c)]));
+                let n = builder.node(ClassId(index[id]), self.node_cost(cost, node, *id), children);
+                nodes.push(node);
+                lookup.insert((index[id], node), n);
+            }
+        }
+        let mut roots: Vec<u32> = self.roots.iter().map(|r| index[&self.graph.find(*r)]).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots.iter().for_each(|r| builder.root(ClassId(*r)));
+        let problem = builder.finish().map_err(|e| internal("extract.problem", e.to_string()))?;
+
+        let mut warm: Vec<Option<NodeId>> = vec![None; classes.len()];
+        for (id, node) in &self.original {
+            let canonical = node.clone().map_children_of(&self.graph);
+            let class = index[&self.graph.find(*id)];
+            if warm[class as usize].is_none() {
+                warm[class as usize] = lookup.get(&(class, &canonical)).copied();
+            }
+        }
+        // Rules may have merged classes of the input into a cycle of its own nodes; then it is no valid start.
+        let original_cost = djinn_extract::check(&problem, &restrict(&problem, &warm)).ok();
+        let warm_start = original_cost.map(|_| restrict(&problem, &warm));
+        let result = djinn_extract::extract(&problem, limits, warm_start.as_deref())
+            .map_err(|e| internal("extract.failed", e.to_string()))?;
+        djinn_extract::check(&problem, &result.choice)
+            .map_err(|e| internal("extract.check", e.to_string()))?;
+        let chosen = |class: u32| result.choice[class as usize].map(|n| nodes[n.index()]);
+        let body = self.rebuild(&index, &chosen)?;
+        Ok(Extracted {
+            body,
+            cost: result.cost,
+            original_cost: original_cost.unwrap_or(f64::NAN),
+            lower_bound: result.lower_bound,
+            stop: format!("{:?}", result.stopped_by),
+        })
+    }
+
+    fn node_cost(&self, cost: &CostFn<'_>, node: &Node, id: Id) -> f64 {
+        let types = &self.graph[id].data.types;
+        let operands: Vec<&TensorType> =
+            node.children.iter().filter_map(|c| self.graph[*c].data.types.first()).collect();
+        match &node.head {
+            Head::Argument(_) | Head::Projection(_) => 0.0,
+            Head::Barrier(i) => {
+                let op = &self.barriers[*i as usize];
+                cost(op.kind, &op.attrs, &operands, types, false)
+            }
+            Head::Op(OpKind::Constant | OpKind::Weight | OpKind::DimExpr, _) => LITERAL_COST,
+            Head::Op(kind, attrs) => cost(*kind, attrs, &operands, types, self.graph[id].data.weight_only),
+        }
+    }
+
+    /// Emits the chosen e-nodes, operands first.
+    fn rebuild<'n>(
+        &self,
+        index: &BTreeMap<Id, u32>,
+        chosen: &dyn Fn(u32) -> Option<&'n Node>,
+    ) -> Result<Body> {
+        let mut body = Body::new();
+        let arguments: Vec<ValueId> =
+            self.graph.analysis.argument_types.iter().map(|ty| body.add_argument(ty.clone())).collect();
+        let mut done: BTreeMap<u32, Vec<ValueId>> = BTreeMap::new();
+        let mut class_ids: BTreeMap<u32, Id> = BTreeMap::new();
+        for (id, i) in index {
+            class_ids.insert(*i, *id);
+        }
+        let roots: Vec<u32> = self.roots.iter().map(|r| index[&self.graph.find(*r)]).collect();
+        // Depth first with an explicit stack: models can be thousands of operations deep.
+        let mut stack: Vec<(u32, usize)> = roots.iter().rev().map(|r| (*r, 0)).collect();
+        while let Some((class, next)) = stack.pop() {
+            if done.contains_key(&class) {
+                continue;
+            }
+            let node = chosen(class)
+                .ok_or_else(|| internal("extract.choice", "a needed e-class has no chosen node"))?;
+            if let Some(child) = node.children.get(next) {
+                stack.push((class, next + 1));
+                let child = index[&self.graph.find(*child)];
+                if !done.contains_key(&child) {
+                    stack.push((child, 0));
+                }
+                continue;
+            }
+            let operands: Vec<ValueId> =
+                node.children.iter().map(|c| done[&index[&self.graph.find(*c)]][0]).collect();
+            let facts = &self.graph[class_ids[&class]].data;
+            let location = facts.location.as_deref().cloned().unwrap_or_default();
+            let values = match &node.head {
+                Head::Argument(i) => vec![arguments[*i as usize]],
+                Head::Projection(i) => {
+                    let all = &done[&index[&self.graph.find(node.children[0])]];
+                    vec![all[*i as usize]]
+                }
+                Head::Barrier(i) => {
+                    let op = &self.barriers[*i as usize];
+                    let id = body.push(
+                        op.kind,
+                        operands,
+                        op.attrs.clone(),
+                        op.regions.clone(),
+                        facts.types.to_vec(),
+                        op.location.clone(),
+                    );
+                    for (name, value) in &op.annotations {
+                        body.annotate(id, name, value.clone());
+                    }
+                    body.op(id).results.clone()
+                }
+                Head::Op(kind, attrs) => {
+                    let id = body.build(*kind, &operands, (**attrs).clone(), Vec::new(), location)?;
+                    body.op(id).results.clone()
+                }
+            };
+            done.insert(class, values);
+        }
+        body.results = roots.iter().map(|r| done[r][0]).collect();
+        Ok(body)
+    }
+}
+
+/// One rewrite of the results of a body, without saturation: every body that `rule` makes of it when its left side
+/// matches at a result (for sibling rules: when every result is a member). Nothing else changes, so evaluating the
+/// body and the rewritten one compares the two sides of the rule.
+pub fn rewrite_results(body: &Body, module: &Module, rule: &Rule) -> Vec<Body> {
+    let region = Region::new(body, module, None);
+    let mut values: BTreeMap<Id, ValueId> = BTreeMap::new();
+    let all = body.arguments.iter().copied().chain(body.ops().flat_map(|(_, op)| op.results.clone()));
+    let ids = region.original.iter().filter(|(_, n)| !matches!(n.head, Head::Barrier(_))).map(|(id, _)| *id);
+    for (v, id) in all.zip(ids) {
+        values.entry(region.graph.find(id)).or_insert(v);
+    }
+    let matcher = Matcher { graph: &region.graph, symbols: &module.symbols };
+    let matches: Vec<Vec<Bindings>> = region
+        .roots
+        .iter()
+        .map(|root| {
+            let mut found = matcher.matches(&rule.from, *root, vec![None; rule.variables.len()]);
+            found.retain(|bindings| {
+                let scope =
+                    Scope { graph: &region.graph, symbols: &module.symbols, bindings, siblings: None };
+                rule.conditions.iter().all(|c| scope.holds(c))
+            });
+            found
+        })
+        .collect();
+    let mut out = Vec::new();
+    if rule.shared.is_some() {
+        let Some(members) = matches.iter().map(|m| m.first().cloned()).collect::<Option<Vec<_>>>() else {
+            return out;
+        };
+        let mut new = body.clone();
+        for i in 0..members.len() {
+            let scope = Scope {
+                graph: &region.graph,
+                symbols: &module.symbols,
+                bindings: &members[i],
+                siblings: Some((&members, i)),
+            };
+            match emit(&mut new, &values, scope, &rule.to) {
+                Some(v) => new.results[i] = v,
+                None => return out,
+            }
+        }
+        out.push(new);
+    } else {
+        for bindings in matches.iter().flatten() {
+            let mut new = body.clone();
+            let scope = Scope { graph: &region.graph, symbols: &module.symbols, bindings, siblings: None };
+            if let Some(v) = emit(&mut new, &values, scope, &rule.to) {
+                new.results[0] = v;
+                out.push(new);
+            }
+        }
+    }
+    out.retain(|new| new.results.iter().zip(&body.results).all(|(a, b)| new.ty(*a) == body.ty(*b)));
+    out
+}
+
+/// Emits a right side as operations of `body`.
+fn emit(
+    body: &mut Body,
+    values: &BTreeMap<Id, ValueId>,
+    scope: Scope<'_>,
+    template: &Template,
+) -> Option<ValueId> {
+    let value_of = |id: &Id| values.get(&scope.graph.find(*id)).copied();
+    match template {
+        Template::Var(v) => match scope.bindings[*v].as_ref()? {
+            Bound::Class(id) => value_of(id),
+            _ => None,
+        },
+        Template::Scalar(value, like) => {
+            let Bound::Class(like) = scope.bindings[*like].as_ref()? else { return None };
+            let dtype = scope.graph[scope.graph.find(*like)].data.ty().dtype;
+            let djinn_ir::Attr::Float(value) = scope.eval_as(value, djinn_ir::attr::AttrKind::Float)? else {
+                return None;
+            };
+            let data = TensorData::splat(dtype, &[], value.get())?;
+            body.build1(OpKind::Constant, &[], Attrs::new().with("value", data)).ok()
+        }
+        Template::Op { kind, attrs, operands } => {
+            let mut inputs = Vec::new();
+            for o in operands {
+                match o {
+                    TemplateOperand::One(t) => inputs.push(emit(body, values, scope, t)?),
+                    TemplateOperand::Splice(v) => {
+                        for id in scope.splice(*v)? {
+                            inputs.push(value_of(&id)?);
+                        }
+                    }
+                }
+            }
+            let attrs = scope.attrs_of(*kind, attrs)?;
+            body.build1(*kind, &inputs, attrs).ok()
+        }
+    }
+}
+
+/// Operations with several results or regions, and opaque ones.
+fn is_barrier(op: &Op) -> bool {
+    op.results.len() != 1 || !op.regions.is_empty() || op.kind == OpKind::Opaque
+}
+
+/// Keeps of a selection what the roots need.
+fn restrict(problem: &djinn_extract::Problem, choice: &[Option<NodeId>]) -> Vec<Option<NodeId>> {
+    let mut out: Vec<Option<NodeId>> = vec![None; choice.len()];
+    let mut stack: Vec<ClassId> = problem.roots().to_vec();
+    while let Some(class) = stack.pop() {
+        if out[class.index()].is_some() {
+            continue;
+        }
+        if let Some(node) = choice[class.index()] {
+            out[class.index()] = Some(node);
+            stack.extend_from_slice(problem.children_of(node));
+        }
+    }
+    out
+}
+
+trait Canonical {
+    fn map_children_of(self, graph: &Graph) -> Self;
+}
+
+impl Canonical for Node {
+    fn map_children_of(mut self, graph: &Graph) -> Self {
+        self.children.iter_mut().for_each(|c| *c = graph.find(*c));
+        self
+    }
+}

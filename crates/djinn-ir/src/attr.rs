@@ -162,6 +162,11 @@ impl Attrs {
         self.0.iter().map(|(n, a)| (n.as_ref(), a))
     }
 
+    /// Values, sorted by name.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Attr> {
+        self.0.iter_mut().map(|(_, a)| a)
+    }
+
     /// Number of attributes.
     pub fn len(&self) -> usize {
         self.0.len()

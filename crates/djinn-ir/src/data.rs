@@ -214,11 +214,23 @@ pub fn encode_f64(dtype: DType, value: f64) -> Vec<u8> {
         DType::U16 => (value as u16).to_le_bytes().to_vec(),
         DType::U32 => (value as u32).to_le_bytes().to_vec(),
         DType::U64 => (value as u64).to_le_bytes().to_vec(),
-        DType::F16 => half::f16::from_f64(value).to_le_bytes().to_vec(),
-        DType::BF16 => half::bf16::from_f64(value).to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f32(round_to_odd(value)).to_le_bytes().to_vec(),
+        DType::BF16 => half::bf16::from_f32(round_to_odd(value)).to_le_bytes().to_vec(),
         DType::F32 => (value as f32).to_le_bytes().to_vec(),
         DType::F64 => value.to_le_bytes().to_vec(),
     }
+}
+
+/// `value` in `f32`, inexact values with their last bit set, so that rounding once more to a narrower type rounds
+/// `value` itself correctly (Boldo, Melquiond: "Emulation of FMA and correctly rounded sums", IEEE TC 57(4), 2008).
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) == value || !nearest.is_finite() {
+        return nearest;
+    }
+    let toward_zero =
+        if f64::from(nearest).abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(toward_zero | 1)
 }
 
 impl PartialEq for TensorData {
@@ -264,6 +276,14 @@ mod tests {
         assert!(TensorData::new(DType::F32, vec![2], vec![0u8; 8]).is_some());
         assert!(TensorData::new(DType::F32, vec![2], vec![0u8; 7]).is_none());
         assert!(TensorData::new(DType::F32, vec![usize::MAX, 2], vec![]).is_none());
+    }
+
+    #[test]
+    fn half_floats_are_rounded_once() {
+        let above_tie = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+        assert_eq!(encode_f64(DType::F16, above_tie), half::f16::from_bits(0x3c01).to_le_bytes());
+        let above_tie = 1.0 + 2f64.powi(-8) + 2f64.powi(-45);
+        assert_eq!(encode_f64(DType::BF16, above_tie), half::bf16::from_bits(0x3f81).to_le_bytes());
     }
 
     #[test]

@@ -613,27 +613,36 @@ impl DimParser<'_> {
         if depth > MAX_PARSE_DEPTH {
             return Err("dimension is nested too deeply".into());
         }
-        let mut acc = if self.eat('-') { &Dim::ZERO - &self.product(depth)? } else { self.product(depth)? };
+        let negative = self.eat('-');
+        let mut acc = self.product(depth, negative)?;
         loop {
             if self.eat('+') {
-                acc = &acc + &self.product(depth)?;
+                acc = &acc + &self.product(depth, false)?;
             } else if self.eat('-') {
-                acc = &acc - &self.product(depth)?;
+                acc = &acc + &self.product(depth, true)?;
             } else {
                 return Ok(acc);
             }
         }
     }
 
-    fn product(&mut self, depth: usize) -> Result<Dim, String> {
-        let mut acc = self.primary(depth)?;
+    /// A product with its sign, which belongs to its first number: `i64::MIN` has no positive counterpart.
+    fn product(&mut self, depth: usize, negative: bool) -> Result<Dim, String> {
+        self.skip_space();
+        let first_is_number = self.text[self.pos..].starts_with(|c: char| c.is_ascii_digit());
+        let mut acc = match (negative, first_is_number) {
+            (true, true) => self.primary(depth, "-")?,
+            (true, false) => &Dim::ZERO - &self.primary(depth, "")?,
+            (false, _) => self.primary(depth, "")?,
+        };
         while self.eat('*') {
-            acc = &acc * &self.primary(depth)?;
+            acc = &acc * &self.primary(depth, "")?;
         }
         Ok(acc)
     }
 
-    fn primary(&mut self, depth: usize) -> Result<Dim, String> {
+    /// A number with this sign, a symbol, a function or something in parentheses.
+    fn primary(&mut self, depth: usize, sign: &str) -> Result<Dim, String> {
         if self.eat('(') {
             let inner = self.sum(depth + 1)?;
             return if self.eat(')') { Ok(inner) } else { Err("missing ')' in dimension".into()) };
@@ -650,7 +659,7 @@ impl DimParser<'_> {
             return Err(format!("expected a number or a symbol at '{rest}' in dimension '{}'", self.text));
         }
         if word.as_bytes()[0].is_ascii_digit() {
-            return word
+            return format!("{sign}{word}")
                 .parse::<i64>()
                 .map(Dim::from)
                 .map_err(|_| format!("bad number '{word}' in dimension"));
@@ -710,6 +719,9 @@ mod tests {
             ["s0", "2*s0*s1 - 3", "floordiv(s0 + 1, 2) + 4", "min(s0, s1)", "max(2*s0, s1) + 1", "-s0 + 7"]
         {
             assert_eq!(d(text), d(&d(text).to_string()), "{text}");
+        }
+        for text in ["-9223372036854775808", "s0 - 9223372036854775808", "-9223372036854775808*s0"] {
+            assert_eq!(d(text).to_string(), text);
         }
         assert!("s0 +".parse::<Dim>().is_err());
         assert!("(".repeat(10_000).parse::<Dim>().is_err());

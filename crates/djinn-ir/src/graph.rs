@@ -136,7 +136,14 @@ impl Graph {
         regions: Vec<Graph>,
         location: Location,
     ) -> djinn_diag::Result<OpId> {
-        let types: Vec<&TensorType> = operands.iter().map(|v| &self.value(*v).ty).collect();
+        let types: Vec<&TensorType> = operands
+            .iter()
+            .map(|v| {
+                self.get_value(*v).map(|v| &v.ty).ok_or_else(|| {
+                    djinn_diag::internal("graph.C1", format!("%{} is no value of this graph", v.0))
+                })
+            })
+            .collect::<djinn_diag::Result<_>>()?;
         let results = crate::infer::infer(kind, &types, &attrs, &regions)?;
         Ok(self.push(kind, operands.to_vec(), attrs, regions, results, location))
     }
@@ -149,7 +156,9 @@ impl Graph {
         attrs: Attrs,
     ) -> djinn_diag::Result<ValueId> {
         let op = self.build(kind, operands, attrs, Vec::new(), Location::default())?;
-        Ok(self.op(op).results[0])
+        self.op(op).results.first().copied().ok_or_else(|| {
+            djinn_diag::internal("graph.results", format!("'{}' has no results here", kind.name()))
+        })
     }
 
     /// A value of this graph.
@@ -170,9 +179,19 @@ impl Graph {
         self.ops[id.0 as usize].as_ref().expect("operation was removed")
     }
 
-    /// Changes annotations or location of an operation (not its meaning).
+    /// An operation of this graph; `None` if it was removed or never existed.
+    pub fn get_op(&self, id: OpId) -> Option<&Op> {
+        self.ops.get(id.0 as usize)?.as_ref()
+    }
+
+    /// A value of this graph; `None` if it does not exist.
+    pub fn get_value(&self, v: ValueId) -> Option<&Value> {
+        self.values.get(v.0 as usize)
+    }
+
+    /// Sets an annotation of an operation (never its meaning); does nothing if the operation does not exist.
     pub fn annotate(&mut self, id: OpId, name: &str, value: impl Into<Attr>) {
-        if let Some(op) = self.ops[id.0 as usize].as_mut() {
+        if let Some(op) = self.ops.get_mut(id.0 as usize).and_then(Option::as_mut) {
             op.annotations.insert(Arc::from(name), value.into());
         }
     }
@@ -187,7 +206,7 @@ impl Graph {
 
     /// Operations in order of execution.
     pub fn ops(&self) -> impl DoubleEndedIterator<Item = (OpId, &Op)> {
-        self.order.iter().map(|id| (*id, self.op(*id)))
+        self.order.iter().filter_map(|id| Some((*id, self.get_op(*id)?)))
     }
 
     /// Number of operations, regions not counted.
@@ -209,7 +228,11 @@ impl Graph {
     pub fn use_counts(&self) -> Vec<u32> {
         let mut counts = vec![0u32; self.values.len()];
         let operands = self.ops().flat_map(|(_, op)| op.operands.iter());
-        operands.chain(&self.results).for_each(|v| counts[v.0 as usize] += 1);
+        for v in operands.chain(&self.results) {
+            if let Some(count) = counts.get_mut(v.0 as usize) {
+                *count += 1;
+            }
+        }
         counts
     }
 }
@@ -231,7 +254,8 @@ pub enum ArgumentKind {
 pub enum ResultKind {
     /// Handed to the caller.
     Output,
-    /// The new value of this argument (by number): a functional state update.
+    /// The new value of this argument (by number): a functional update of a state, or of an input that the model
+    /// writes in place.
     Update(u32),
 }
 
@@ -275,12 +299,20 @@ pub struct Module {
     pub symbols: SymbolTable,
     /// Free-form facts about the model (producer, framework version, …), sorted by key.
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
+    /// Content hashes of weights whose bytes are elsewhere (modules read from text), by name of the weight.
+    pub absent: BTreeMap<Arc<str>, ContentHash>,
 }
 
 impl Module {
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|f| &*f.name == name)
+    }
+
+    /// The content hash of a weight, if it is known.
+    pub fn weight_hash(&self, name: &str) -> Option<ContentHash> {
+        let held = self.weights.get(name)?.data.as_ref().map(|(hash, _)| *hash);
+        held.or_else(|| self.absent.get(name).copied())
     }
 
     /// Number of operations in all functions, regions included.

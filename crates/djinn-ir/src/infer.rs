@@ -682,6 +682,10 @@ impl Rule<'_> {
             && !body.results.is_empty()
             && body.results.len() - 1 == types.len()
             && carried <= types.len()
+            && body.ty(body.arguments[0]).dtype == DType::I64
+            && body.ty(body.arguments[1]).dtype == DType::Bool
+            && body.ty(body.results[0]).dtype == DType::Bool
+            && body.arguments[2..].iter().zip(args).all(|(v, t)| body.ty(*v).dtype == t.dtype)
             && body.results[1..=carried].iter().zip(types).all(|(v, t)| body.ty(*v).dtype == t.dtype)
             && body.results[carried + 1..]
                 .iter()

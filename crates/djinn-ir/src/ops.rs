@@ -106,6 +106,7 @@ macro_rules! op_table {
         { $($attr:ident : $akind:expr),* $(,)? } $cost:ident $traits:expr, onnx $onnx:literal
         $summary:literal $( ; $label:literal $text:literal )* )*) => {
         /// Every operation of the IR.
+        #[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "summaries are plain text: x[i] is no link")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum OpKind {
             $(#[doc = $summary] $kind,)*

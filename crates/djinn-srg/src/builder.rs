@@ -9,6 +9,7 @@ use djinn_ir::{
 };
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// A value of the graph (or region) under construction: one result of one node.
@@ -123,8 +124,8 @@ impl SrgBuilder {
         loop {
             let name = format!("u{}", self.next_symbol);
             self.next_symbol += 1;
-            if !self.srg.symbols.0.contains_key(&Symbol::new(&name)) {
-                self.srg.symbols.0.insert(Symbol::new(&name), SymbolInfo::default());
+            if let Entry::Vacant(entry) = self.srg.symbols.0.entry(Symbol::new(&name)) {
+                entry.insert(SymbolInfo::default());
                 return Dim::symbol(&name);
             }
         }

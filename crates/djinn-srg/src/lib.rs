@@ -2,17 +2,21 @@
 //!
 //! An [`Srg`] is a program of one or more functions, each a petgraph graph whose nodes are operations of the op
 //! table with their tensor types, the framework operation they came from, and semantic annotations (phase,
-//! residency, modality, module scope, source line). [`SrgBuilder`] makes one in code, [`lower`] turns it into IR.
+//! residency, modality, module scope, source line). [`SrgBuilder`] makes one in code, [`lower`] turns it into IR,
+//! [`json`] and [`binary`] are its file forms, and [`read`] reads either.
 //!
 //! Invariant: nodes hold everything planning needs (shape, dtype, logical device) locally; nothing is asked remotely.
 
+mod base64;
+pub mod binary;
 mod builder;
+pub mod json;
 mod lower;
 
 pub use builder::{Origin, SrgBuilder, SrgValue};
 pub use lower::lower;
 
-use djinn_ir::{ArgumentKind, Attrs, Dim, OpKind, ResultKind, SymbolTable, TensorType, Weight};
+use djinn_ir::{ArgumentKind, Attrs, ContentHash, Dim, OpKind, ResultKind, SymbolTable, TensorType, Weight};
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +32,22 @@ pub struct Srg {
     pub symbols: SymbolTable,
     /// Free-form facts about the model (producer, framework version, …).
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
+    /// Content hashes of weights whose bytes are elsewhere, by name of the weight.
+    pub absent: BTreeMap<Arc<str>, ContentHash>,
+}
+
+/// Reads a program in binary or JSON form, whichever it is. Weights of the binary form stay windows of `file`.
+///
+/// # Errors
+/// See [`binary::read`] and [`json::read`].
+pub fn read(file: Arc<dyn AsRef<[u8]> + Send + Sync>) -> djinn_diag::Result<Srg> {
+    if binary::is_binary((*file).as_ref()) {
+        return binary::read(file, binary::ContentCheck::Hash);
+    }
+    match std::str::from_utf8((*file).as_ref()) {
+        Ok(text) => json::read(text),
+        Err(_) => Err(djinn_diag::input("srg.format", "the file is neither a binary SRG nor text in UTF-8")),
+    }
 }
 
 /// An entry function.

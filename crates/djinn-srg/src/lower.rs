@@ -17,6 +17,7 @@ pub fn lower(srg: &Srg) -> Result<Module> {
         weights: srg.weights.clone(),
         symbols: srg.symbols.clone(),
         metadata: srg.metadata.clone(),
+        absent: srg.absent.clone(),
         ..Module::default()
     };
     for f in &srg.functions {

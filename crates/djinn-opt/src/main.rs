@@ -1,0 +1,43 @@
+//! `djinn-opt`: arguments, files, printing. Everything else is in the `djinn` crate.
+
+mod args;
+mod extract;
+mod report;
+mod run;
+
+use args::{Cli, Command};
+use clap::Parser;
+use djinn::diag::{Culprit, Diagnostic};
+use std::process::ExitCode;
+
+/// Exit code when a check found a difference.
+const CHECK_FAILED: u8 = 5;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = std::panic::catch_unwind(|| match cli.command {
+        Some(Command::Extract { graph, output, json }) => extract::extract(&graph, output.as_deref(), json),
+        Some(Command::Rerun { file }) => run::rerun(&file),
+        None => run::run(&cli.run),
+    });
+    match outcome {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::from(CHECK_FAILED),
+        Ok(Err(diagnostic)) => {
+            eprintln!("{diagnostic}");
+            ExitCode::from(exit_code(&diagnostic))
+        }
+        Err(_) => {
+            eprintln!("{}", djinn::diag::internal("panic", "djinn-opt failed unexpectedly, see above"));
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn exit_code(d: &Diagnostic) -> u8 {
+    match d.culprit {
+        Culprit::Input => 1,
+        Culprit::Unsupported => 3,
+        Culprit::Internal => 4,
+    }
+}

@@ -1,0 +1,114 @@
+//! Reading NumPy's `.npz` archives of tensors.
+//!
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> (versions 1 to 3, C order).
+
+use djinn_diag::{Context, Result, input, unsupported};
+use djinn_ir::{DType, TensorData};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+/// Bytes of one array, at most: a header that promises more is refused before anything is allocated.
+const MAX_ARRAY_BYTES: u64 = 1 << 33;
+
+/// Reads all arrays of an archive by name (without `.npy`).
+///
+/// # Errors
+/// Unreadable or malformed files, element types that Djinn does not have, Fortran order.
+pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
+    let place = || path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|e| input("npz.open", e.to_string())).at(place)?;
+    let mut archive = zip::ZipArchive::new(file).map_err(|e| input("npz.zip", e.to_string())).at(place)?;
+    let mut out = BTreeMap::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(|e| input("npz.zip", e.to_string())).at(place)?;
+        let file_name = entry.name().map_err(|e| input("npz.zip", e.to_string())).at(place)?.into_owned();
+        let name = file_name.strip_suffix(".npy").unwrap_or(&file_name).to_owned();
+        let mut bytes = Vec::new();
+        entry
+            .by_ref()
+            .take(MAX_ARRAY_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|e| input("npz.read", e.to_string()))
+            .at(|| format!("array '{name}'"))
+            .at(place)?;
+        let tensor = parse_npy(&bytes).at(|| format!("array '{name}'")).at(place)?;
+        out.insert(name, tensor);
+    }
+    Ok(out)
+}
+
+fn parse_npy(bytes: &[u8]) -> Result<TensorData> {
+    let bad = |what: &str| input("npz.header", format!("not a NumPy array: {what}"));
+    let version =
+        *bytes.strip_prefix(b"\x93NUMPY").and_then(|b| b.first()).ok_or_else(|| bad("no magic number"))?;
+    let (length, start) = match (version, bytes.get(8..12)) {
+        (1, Some(b)) => (usize::from(u16::from_le_bytes([b[0], b[1]])), 10),
+        (2 | 3, Some(b)) => (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize, 12),
+        _ => return Err(bad("unknown version")),
+    };
+    let header = bytes.get(start..).and_then(|b| b.get(..length)).ok_or_else(|| bad("truncated header"))?;
+    let header = std::str::from_utf8(header).map_err(|_| bad("header is not text"))?;
+    let field = |key: &str| {
+        let rest = &header[header.find(&format!("'{key}':"))? + key.len() + 3..];
+        Some(rest.trim_start())
+    };
+    let descr = field("descr").and_then(|r| r.strip_prefix('\'')).and_then(|r| r.split('\'').next());
+    let descr = descr.ok_or_else(|| bad("no 'descr'"))?;
+    let dtype = dtype_of(descr).ok_or_else(|| unsupported("npz.dtype", format!("element type '{descr}'")))?;
+    if !field("fortran_order").is_some_and(|r| r.starts_with("False")) {
+        return Err(unsupported("npz.order", "arrays in Fortran order").help("save a C-contiguous copy"));
+    }
+    let shape = field("shape").and_then(|r| r.strip_prefix('(')).and_then(|r| r.split(')').next());
+    let shape: Vec<usize> = shape
+        .ok_or_else(|| bad("no 'shape'"))?
+        .split(',')
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .map(|s| s.parse().map_err(|_| bad("malformed shape")))
+        .collect::<Result<_>>()?;
+    let data = bytes[start + length..].to_vec();
+    TensorData::new(dtype, shape, data)
+        .ok_or_else(|| bad("the data does not have the size that the header gives"))
+}
+
+fn dtype_of(descr: &str) -> Option<DType> {
+    Some(match descr.trim_start_matches(['<', '|', '=']) {
+        "b1" => DType::Bool,
+        "i1" => DType::I8,
+        "i2" => DType::I16,
+        "i4" => DType::I32,
+        "i8" => DType::I64,
+        "u1" => DType::U8,
+        "u2" => DType::U16,
+        "u4" => DType::U32,
+        "u8" => DType::U64,
+        "f2" => DType::F16,
+        "f4" => DType::F32,
+        "f8" => DType::F64,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend_from_slice(&(header.len() as u16).to_le_bytes());
+        out.extend_from_slice(header.as_bytes());
+        out.extend_from_slice(data);
+        out
+    }
+
+    #[test]
+    fn reads_and_refuses() {
+        let t = parse_npy(&npy("<i4", "(2,)", &[1, 0, 0, 0, 2, 0, 0, 0])).expect("valid");
+        assert_eq!((t.dtype(), t.shape(), t.to_i64s()), (DType::I32, &[2usize][..], Some(vec![1, 2])));
+        assert_eq!(parse_npy(&npy("<c8", "()", &[])).expect_err("complex").code, "npz.dtype");
+        assert_eq!(parse_npy(&npy("<f4", "(3,)", &[0; 8])).expect_err("short").code, "npz.header");
+        assert!(parse_npy(b"PK").is_err());
+    }
+}

@@ -85,7 +85,7 @@ impl CostModel<'_> {
             },
             CostClass::Copy if kind == OpKind::Slice => launch * SLICE_SHARE + traffic,
             CostClass::Elementwise | CostClass::Copy | CostClass::Reduction | CostClass::Normalization => {
-                launch + traffic * passes(kind)
+                launch * effort(kind) + traffic * passes(kind)
             }
             CostClass::Contraction => {
                 launch + (self.flops(kind, operands, results) / self.device.peak_flops).max(traffic)
@@ -121,6 +121,15 @@ impl CostModel<'_> {
             }
             _ => 0.0,
         }
+    }
+}
+
+/// Breaks ties between elementwise operations: those with iterative instruction sequences cost a little more.
+fn effort(kind: OpKind) -> f64 {
+    match kind {
+        OpKind::Pow => 1.02,
+        OpKind::Div | OpKind::Mod => 1.01,
+        _ => 1.0,
     }
 }
 

@@ -22,7 +22,7 @@
 //! and one for all elements), `(scalar ?x)` (one element), `(float ?x)` `(int ?x)` `(bool ?x)`, `(broadcasts ?x l)`
 //! (numpy broadcast of ?x against the shape `l` gives exactly `l`), `(divides a b)`, `(power-of-two v)`,
 //! `(unit-axes-move p ?x)` (the permutation moves only axes of size 1), `(equal-halves ?x)` (both halves of the last
-//! axis hold the same values, by construction), `(near a b)` (relative difference at most 1e-5), `(fits d e)` (every
+//! axis hold the same values, by construction), `(equal-pairs ?x)` (so do elements 2i and 2i + 1), `(near a b)` (relative difference at most 1e-5), `(fits d e)` (every
 //! value of element type `d` is one of `e`), `(finite ?c)` (a constant without NaN and infinities).
 
 use crate::language::{Facts, Graph};
@@ -71,7 +71,7 @@ functions! {
     And "and" 1 MANY, Or "or" 1 MANY, Not "not" 1 1, Same "same" 2 2, Is "is" 2 2,
     Weight "weight" 1 1, Const "const" 1 1, Splat "splat" 1 1, Scalar "scalar" 1 1,
     Float "float" 1 1, Int "int" 1 1, Bool "bool" 1 1, Broadcasts "broadcasts" 2 2, Divides "divides" 2 2,
-    PowerOfTwo "power-of-two" 1 1, UnitAxesMove "unit-axes-move" 2 2, EqualHalves "equal-halves" 1 1,
+    PowerOfTwo "power-of-two" 1 1, UnitAxesMove "unit-axes-move" 2 2, EqualHalves "equal-halves" 1 1, EqualPairs "equal-pairs" 1 1,
     Finite "finite" 1 1, Near "near" 2 2, Fits "fits" 2 2, Repeat "repeat" 2 2, Size "size" 1 1,
 }
 
@@ -455,7 +455,8 @@ impl Scope<'_> {
                 (Attr::DType(a), Attr::DType(b)) => a.fits_in(b),
                 _ => return None,
             },
-            F::EqualHalves => equal_halves(self.graph, self.class(&args[0])?, 0),
+            F::EqualHalves => repeats(self.graph, self.class(&args[0])?, Repeat::Halves, 0),
+            F::EqualPairs => repeats(self.graph, self.class(&args[0])?, Repeat::Pairs, 0),
             _ => return None,
         })
     }
@@ -506,53 +507,91 @@ fn broadcasts_into(shape: &[Dim], target: &[Dim]) -> bool {
         && shape.iter().zip(&target[target.len() - shape.len()..]).all(|(s, t)| s.is(1) || s == t)
 }
 
-/// How deep [`equal_halves`] looks.
-const EQUAL_HALVES_DEPTH: usize = 12;
+/// How the elements of a last axis repeat.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// The second half holds what the first half holds.
+    Halves,
+    /// Elements 2i and 2i + 1 are the same.
+    Pairs,
+}
 
-/// Are both halves of the last axis the same by construction: a concatenation of one value with itself, looked at
-/// through elementwise operations, casts, and reshapes that keep the last axis?
-fn equal_halves(graph: &Graph, id: Id, depth: usize) -> bool {
-    if depth > EQUAL_HALVES_DEPTH {
+/// How deep [`repeats`] looks.
+const REPEAT_DEPTH: usize = 12;
+
+/// Do the elements of the last axis repeat by construction: a concatenation of one value with itself (pairs: along a
+/// new last axis, then flattened), looked at through elementwise operations, casts, and movement that keeps the axis?
+fn repeats(graph: &Graph, id: Id, how: Repeat, depth: usize) -> bool {
+    if depth > REPEAT_DEPTH {
         return false;
     }
-    let ty = graph[id].data.ty();
+    let facts = &graph[id].data;
+    let ty = facts.ty();
     let Some(last) = ty.shape.last() else { return false };
-    if let Some(value) = &graph[id].data.constant {
-        let width = value.shape().last().copied().unwrap_or(0) * value.dtype().size();
-        let mut rows = value.bytes().chunks_exact(width.max(1));
-        return width > 0 && rows.all(|row| row[..width / 2] == row[width / 2..]);
+    if let Some(value) = &facts.constant {
+        return constant_repeats(value, how);
     }
     if last.is(1) {
         // One element is broadcast: it is the same everywhere.
         return depth > 0;
     }
+    let last_axis = ty.rank() as i64 - 1;
     graph[id].nodes.iter().any(|n| {
         let (Some(kind), Some(attrs)) = (n.kind(), n.attrs()) else { return false };
+        let child = n.children.first().map(|c| graph.find(*c));
+        let keeps_last = || child.is_some_and(|c| graph[c].data.ty().shape.last() == Some(last));
+        let deeper = || child.is_some_and(|c| repeats(graph, c, how, depth + 1));
         match kind {
-            OpKind::Concat => {
-                attrs.int("axis") == ty.rank() as i64 - 1
+            OpKind::Concat if how == Repeat::Halves => {
+                attrs.int("axis") == last_axis
                     && n.children.len() == 2
                     && graph.find(n.children[0]) == graph.find(n.children[1])
             }
-            OpKind::Cos | OpKind::Sin | OpKind::Cast | OpKind::Neg => {
-                equal_halves(graph, n.children[0], depth + 1)
-            }
+            OpKind::Cos | OpKind::Sin | OpKind::Cast | OpKind::Neg => deeper(),
             OpKind::Mul => n.children.iter().all(|c| {
-                graph[*c].data.ty().rank() == 0
-                    || graph[*c].data.splat().is_some()
-                    || equal_halves(graph, *c, depth + 1)
+                let facts = &graph[*c].data;
+                facts.ty().rank() == 0
+                    || facts.splat().is_some()
+                    || repeats(graph, graph.find(*c), how, depth + 1)
             }),
-            OpKind::Reshape => {
-                graph[n.children[0]].data.ty().shape.last() == Some(last)
-                    && equal_halves(graph, n.children[0], depth + 1)
-            }
+            OpKind::Reshape if keeps_last() => deeper(),
+            OpKind::Reshape if how == Repeat::Pairs => child.is_some_and(|c| is_doubled(graph, c, last)),
             OpKind::Slice | OpKind::Gather | OpKind::Broadcast => {
-                let child = graph[n.children[0]].data.ty();
-                attrs.int("axis") + 1 < child.rank().max(1) as i64
-                    && child.shape.last() == Some(last)
-                    && equal_halves(graph, n.children[0], depth + 1)
+                let rank = child.map_or(0, |c| graph[c].data.ty().rank()) as i64;
+                let along = if kind == OpKind::Broadcast { -1 } else { attrs.int("axis") };
+                along + 1 < rank && keeps_last() && deeper()
             }
             _ => false,
         }
+    })
+}
+
+/// Is the e-class [.., n, 2] with both elements of the last axis the same, where 2n is `flat`?
+fn is_doubled(graph: &Graph, id: Id, flat: &Dim) -> bool {
+    let shape = &graph[id].data.ty().shape;
+    let [.., pairs, two] = shape.as_slice() else { return false };
+    if !two.is(2) || &(pairs * two) != flat {
+        return false;
+    }
+    graph[id].nodes.iter().any(|n| match (n.kind(), n.attrs()) {
+        (Some(OpKind::Concat), Some(attrs)) => {
+            attrs.int("axis") == shape.len() as i64 - 1
+                && n.children.len() == 2
+                && graph.find(n.children[0]) == graph.find(n.children[1])
+        }
+        (Some(OpKind::Broadcast), _) => graph[n.children[0]].data.ty().shape.last().is_some_and(|d| d.is(1)),
+        _ => false,
+    })
+}
+
+fn constant_repeats(value: &djinn_ir::TensorData, how: Repeat) -> bool {
+    let size = value.dtype().size();
+    let width = value.shape().last().copied().unwrap_or(0) * size;
+    if width == 0 || !(width / size).is_multiple_of(2) {
+        return false;
+    }
+    value.bytes().chunks_exact(width).all(|row| match how {
+        Repeat::Halves => row[..width / 2] == row[width / 2..],
+        Repeat::Pairs => row.chunks_exact(2 * size).all(|pair| pair[..size] == pair[size..]),
     })
 }

@@ -9,7 +9,7 @@ use djinn_extract::{ClassId, NodeId, ProblemBuilder};
 use djinn_ir::graph::Graph as Body;
 use djinn_ir::{Attrs, Location, Module, Op, OpKind, TensorData, TensorType, ValueId};
 use egg::Id;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Weights of at most this many elements have their values looked into by rules (scales, epsilons, masks).
@@ -25,6 +25,8 @@ pub struct Region {
     barriers: Vec<Op>,
     /// The e-nodes of the input, children first: the selection that the result is never worse than.
     original: Vec<(Id, Node)>,
+    /// The results as the input named them.
+    original_roots: Vec<Id>,
 }
 
 /// The cost of an e-node: operation, attributes, operand types, result types, and whether it depends on weights only.
@@ -64,8 +66,13 @@ impl Region {
         }
         let argument_types = body.arguments.iter().map(|v| body.ty(*v).clone()).collect();
         let analysis = Facting { argument_types, barrier_types, evaluator, weight_values };
-        let mut region =
-            Region { graph: Graph::new(analysis), roots: Vec::new(), barriers, original: Vec::new() };
+        let mut region = Region {
+            graph: Graph::new(analysis),
+            roots: Vec::new(),
+            barriers,
+            original: Vec::new(),
+            original_roots: Vec::new(),
+        };
         let mut ids: BTreeMap<ValueId, Id> = BTreeMap::new();
         for (i, v) in body.arguments.iter().enumerate() {
             ids.insert(*v, region.add(Node { head: Head::Argument(i as u32), children: vec![] }, None));
@@ -87,6 +94,7 @@ impl Region {
             }
         }
         region.roots = body.results.iter().filter_map(|v| ids.get(v).copied()).collect();
+        region.original_roots = region.roots.clone();
         region.graph.rebuild();
         region
     }
@@ -134,9 +142,10 @@ impl Region {
                 warm[class as usize] = lookup.get(&(class, &canonical)).copied();
             }
         }
-        // Rules may have merged classes of the input into a cycle of its own nodes; then it is no valid start.
-        let original_cost = djinn_extract::check(&problem, &restrict(&problem, &warm)).ok();
-        let warm_start = original_cost.map(|_| restrict(&problem, &warm));
+        // The first e-node of the input in each e-class has operands before it, so this start is acyclic. Where rules
+        // merged e-classes of the input it costs less than the input, never more.
+        let warm = restrict(&problem, &warm);
+        let warm_start = djinn_extract::check(&problem, &warm).is_ok().then_some(warm);
         let result = djinn_extract::extract(&problem, limits, warm_start.as_deref())
             .map_err(|e| internal("extract.failed", e.to_string()))?;
         djinn_extract::check(&problem, &result.choice)
@@ -146,10 +155,26 @@ impl Region {
         Ok(Extracted {
             body,
             cost: result.cost,
-            original_cost: original_cost.unwrap_or(f64::NAN),
+            original_cost: self.original_cost(cost),
             lower_bound: result.lower_bound,
             stop: format!("{:?}", result.stopped_by),
         })
+    }
+
+    /// The cost of what the results of the input need, equal operations counted once.
+    fn original_cost(&self, cost: &CostFn<'_>) -> f64 {
+        let nodes: BTreeMap<Id, &Node> = self.original.iter().rev().map(|(id, node)| (*id, node)).collect();
+        let mut needed: BTreeSet<Id> = BTreeSet::new();
+        let mut stack = self.original_roots.clone();
+        while let Some(id) = stack.pop() {
+            if needed.insert(id) {
+                stack.extend(nodes.get(&id).into_iter().flat_map(|n| n.children.iter().copied()));
+            }
+        }
+        needed
+            .iter()
+            .filter_map(|id| nodes.get(id).map(|n| self.node_cost(cost, n, self.graph.find(*id))))
+            .sum()
     }
 
     fn node_cost(&self, cost: &CostFn<'_>, node: &Node, id: Id) -> f64 {

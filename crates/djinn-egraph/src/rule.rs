@@ -254,6 +254,9 @@ fn parse_numerics(e: &SExpr) -> Result<Numerics> {
     }
 }
 
+/// Attribute names of the op table with the text of their values.
+type NamedAttrs<'a> = Vec<(&'static str, &'a SExpr)>;
+
 struct RuleParser {
     variables: Vec<String>,
 }
@@ -280,10 +283,7 @@ impl RuleParser {
     }
 
     /// Splits `:name value` pairs from operands.
-    fn split_attrs<'a>(
-        kind: OpKind,
-        items: &'a [SExpr],
-    ) -> Result<(Vec<(&'static str, &'a SExpr)>, Vec<&'a SExpr>)> {
+    fn split_attrs(kind: OpKind, items: &[SExpr]) -> Result<(NamedAttrs<'_>, Vec<&SExpr>)> {
         let (mut attrs, mut operands, mut i) = (Vec::new(), Vec::new(), 0);
         while i < items.len() {
             if let Some(name) = items[i].atom().and_then(|a| a.strip_prefix(':')) {

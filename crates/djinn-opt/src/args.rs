@@ -9,18 +9,18 @@ use std::path::PathBuf;
 /// supported; 4 a bug in Djinn (a reproducer file is written where possible); 5 the check found a difference.
 #[derive(Debug, Parser)]
 #[command(name = "djinn-opt", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Work that is not "optimise a model"
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
     /// What to do with the model
     #[command(flatten)]
-    pub run: RunArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Other work.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Extract the cheapest selection from an e-graph in the egraph-serialize format (.json, .json.xz)
     Extract {
         /// The e-graph
@@ -41,7 +41,7 @@ pub enum Command {
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Emit {
+pub(crate) enum Emit {
     /// The semantically rich graph as read, as JSON
     Srg,
     /// The IR in MLIR's generic syntax
@@ -54,7 +54,7 @@ pub enum Emit {
 
 /// How operations are spelled in ONNX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Spelling {
+pub(crate) enum Spelling {
     /// The standard operator wherever the opset has one
     Native,
     /// What onnxruntime's CPU provider runs fastest
@@ -63,79 +63,79 @@ pub enum Spelling {
 
 /// Options of a run.
 #[derive(Debug, clap::Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// The model: .pt2, .onnx (each also gzipped), SRG JSON or binary, or IR text; told by content
-    pub input: Option<PathBuf>,
+    pub(crate) input: Option<PathBuf>,
     /// Write the result here (default for text: standard output)
     #[arg(short, long)]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// What to write
     #[arg(long, value_enum)]
-    pub emit: Option<Emit>,
+    pub(crate) emit: Option<Emit>,
     /// ONNX opset to write: 20, 23 or 24
     #[arg(long, default_value_t = 23)]
-    pub opset: i64,
+    pub(crate) opset: i64,
     /// Which of several ONNX spellings of an operation is written
     #[arg(long, value_enum, default_value_t = Spelling::Native)]
-    pub spelling: Spelling,
+    pub(crate) spelling: Spelling,
     /// Passes to run, in mlir-opt's grammar; an empty pipeline only reads and writes
     #[arg(long, value_name = "PIPELINE", default_value = djinn::DEFAULT_PIPELINE)]
-    pub pass_pipeline: String,
+    pub(crate) pass_pipeline: String,
     /// List the passes and their options
     #[arg(long)]
-    pub list_passes: bool,
+    pub(crate) list_passes: bool,
     /// Print the IR before these passes (comma-separated), to standard error
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
-    pub print_ir_before: Vec<String>,
+    pub(crate) print_ir_before: Vec<String>,
     /// Print the IR after these passes (comma-separated), to standard error
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
-    pub print_ir_after: Vec<String>,
+    pub(crate) print_ir_after: Vec<String>,
     /// Print the IR before every pass
     #[arg(long)]
-    pub print_ir_before_all: bool,
+    pub(crate) print_ir_before_all: bool,
     /// Print the IR after every pass
     #[arg(long)]
-    pub print_ir_after_all: bool,
+    pub(crate) print_ir_after_all: bool,
     /// Verify the module after every pass
     #[arg(long)]
-    pub verify_each: bool,
+    pub(crate) verify_each: bool,
     /// Evaluate original and result on the same inputs and compare
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
     /// Inputs for --check (.npz, by argument name); random ones if not given
     #[arg(long, value_name = "FILE")]
-    pub inputs: Option<PathBuf>,
+    pub(crate) inputs: Option<PathBuf>,
     /// Print operations and modelled cost before and after
     #[arg(long)]
-    pub stats: bool,
+    pub(crate) stats: bool,
     /// Print how long everything took
     #[arg(long)]
-    pub timing: bool,
+    pub(crate) timing: bool,
     /// Write what the passes did and did not do here, one remark a line
     #[arg(long, value_name = "FILE")]
-    pub remarks: Option<PathBuf>,
+    pub(crate) remarks: Option<PathBuf>,
     /// Print what changed, per module scope
     #[arg(long)]
-    pub diff: bool,
+    pub(crate) diff: bool,
     /// E-nodes at which a search stops
     #[arg(long, value_name = "N")]
-    pub node_limit: Option<u64>,
+    pub(crate) node_limit: Option<u64>,
     /// Rounds of rewriting at which a search stops
     #[arg(long, value_name = "N")]
-    pub iter_limit: Option<u64>,
+    pub(crate) iter_limit: Option<u64>,
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Use the rules in the .rw files of this folder as well
     #[arg(long, value_name = "DIR")]
-    pub rules: Option<PathBuf>,
+    pub(crate) rules: Option<PathBuf>,
     /// Stop after this many rewrites (to bisect a wrong result)
     #[arg(long, value_name = "N")]
-    pub fuel: Option<u64>,
+    pub(crate) fuel: Option<u64>,
     /// Print one JSON object instead of tables
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Where a reproducer is written when a pass fails
     #[arg(long, value_name = "FILE", default_value = "djinn-reproducer.mlir")]
-    pub reproducer: PathBuf,
+    pub(crate) reproducer: PathBuf,
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 const MAX_BYTES: usize = 1 << 31;
 
 /// Reads an e-graph, extracts, prints cost, bound, gap and time, and writes the selection.
-pub fn extract(graph: &Path, output: Option<&Path>, json: bool) -> Result<bool> {
+pub(crate) fn extract(graph: &Path, output: Option<&Path>, json: bool) -> Result<bool> {
     let start = Instant::now();
     let text = read_text(graph).at(|| graph.display().to_string())?;
     let problem = serialized::read(&text)

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Operations and cost before and after.
-pub fn stats_table(model: &Model, before: &ModuleStats, after: &ModuleStats) -> String {
+pub(crate) fn stats_table(model: &Model, before: &ModuleStats, after: &ModuleStats) -> String {
     let mut out = String::new();
     let kinds: BTreeSet<&str> = before.operations.keys().chain(after.operations.keys()).copied().collect();
     let _ = writeln!(out, "{:<24} {:>10} {:>10}", "operation", "before", "after");
@@ -48,7 +48,7 @@ pub fn stats_table(model: &Model, before: &ModuleStats, after: &ModuleStats) -> 
 }
 
 /// What was compared and how it went.
-pub fn check_table(report: &CheckReport) -> String {
+pub(crate) fn check_table(report: &CheckReport) -> String {
     let mut out = String::new();
     let source = if report.random_inputs { "random inputs" } else { "the given inputs" };
     let _ = writeln!(out, "{:<40} {:>10} {:>12}  verdict ({source})", "result", "elements", "max |diff|");
@@ -61,7 +61,7 @@ pub fn check_table(report: &CheckReport) -> String {
 }
 
 /// Time per stage and pass.
-pub fn timing_table(stages: &[(String, u64)], run: &RunReport) -> String {
+pub(crate) fn timing_table(stages: &[(String, u64)], run: &RunReport) -> String {
     let mut out = String::new();
     let ms = |ns: u64| ns as f64 / 1e6;
     let _ = writeln!(out, "{:<32} {:>12}", "stage", "ms");
@@ -77,7 +77,7 @@ pub fn timing_table(stages: &[(String, u64)], run: &RunReport) -> String {
 }
 
 /// Operations that went and came, per scope.
-pub fn diff_text(changes: &[ScopeChange]) -> String {
+pub(crate) fn diff_text(changes: &[ScopeChange]) -> String {
     let mut out = String::new();
     for c in changes {
         let _ = writeln!(out, "{}", if c.scope.is_empty() { "(no scope)" } else { &c.scope });
@@ -98,7 +98,7 @@ pub fn diff_text(changes: &[ScopeChange]) -> String {
 }
 
 /// Everything as one JSON object.
-pub fn json(
+pub(crate) fn json(
     model: &Model,
     before: &ModuleStats,
     after: &ModuleStats,

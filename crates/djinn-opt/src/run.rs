@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Runs the command; gives false if a check found a difference.
-pub fn run(args: &RunArgs) -> Result<bool> {
+pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     if args.list_passes {
         print!("{}", pass_list()?);
         return Ok(true);
@@ -75,7 +75,7 @@ pub fn run(args: &RunArgs) -> Result<bool> {
 }
 
 /// Runs a reproducer again.
-pub fn rerun(file: &Path) -> Result<bool> {
+pub(crate) fn rerun(file: &Path) -> Result<bool> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| input("file.read", e.to_string()))
         .at(|| file.display().to_string())?;

@@ -146,7 +146,7 @@ impl Saturate {
         let model = CostModel { device: &Device::GENERIC, symbols: &module.symbols };
         let cost =
             |kind, _: &_, operands: &[&_], results: &[_], ahead| model.op(kind, operands, results, ahead);
-        let extracted = region.extract(&cost, &djinn_extract::Limits::default())?;
+        let extracted = region.extract(&cost, &djinn_extract::Limits::quick())?;
         report(&outcome, &self.rules, function, cx);
         let gap = if extracted.cost > 0.0 { 1.0 - extracted.lower_bound / extracted.cost } else { 0.0 };
         cx.remark(

@@ -1,6 +1,6 @@
 //! Reading NumPy's `.npz` archives of tensors.
 //!
-//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> (versions 1 to 3, C order).
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> (versions 1 to 3).
 
 use djinn_diag::{Context, Result, input, unsupported};
 use djinn_ir::{DType, TensorData};
@@ -56,9 +56,11 @@ fn parse_npy(bytes: &[u8]) -> Result<TensorData> {
     let descr = field("descr").and_then(|r| r.strip_prefix('\'')).and_then(|r| r.split('\'').next());
     let descr = descr.ok_or_else(|| bad("no 'descr'"))?;
     let dtype = dtype_of(descr).ok_or_else(|| unsupported("npz.dtype", format!("element type '{descr}'")))?;
-    if !field("fortran_order").is_some_and(|r| r.starts_with("False")) {
-        return Err(unsupported("npz.order", "arrays in Fortran order").help("save a C-contiguous copy"));
-    }
+    let fortran = match field("fortran_order") {
+        Some(r) if r.starts_with("False") => false,
+        Some(r) if r.starts_with("True") => true,
+        _ => return Err(bad("no 'fortran_order'")),
+    };
     let shape = field("shape").and_then(|r| r.strip_prefix('(')).and_then(|r| r.split(')').next());
     let shape: Vec<usize> = shape
         .ok_or_else(|| bad("no 'shape'"))?
@@ -67,9 +69,36 @@ fn parse_npy(bytes: &[u8]) -> Result<TensorData> {
         .filter(|s| !s.is_empty())
         .map(|s| s.parse().map_err(|_| bad("malformed shape")))
         .collect::<Result<_>>()?;
-    let data = bytes[start + length..].to_vec();
-    TensorData::new(dtype, shape, data)
-        .ok_or_else(|| bad("the data does not have the size that the header gives"))
+    let data = &bytes[start + length..];
+    let wrong_size = || bad("the data does not have the size that the header gives");
+    let size = djinn_ir::data::numel(&shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(wrong_size)?;
+    if size != data.len() {
+        return Err(wrong_size());
+    }
+    let data = if fortran { row_major(data, &shape, dtype.size()) } else { data.to_vec() };
+    TensorData::new(dtype, shape, data).ok_or_else(wrong_size)
+}
+
+/// Elements in column-major order put into row-major order.
+fn row_major(data: &[u8], shape: &[usize], element: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len());
+    let mut index = vec![0usize; shape.len()];
+    for _ in 0..data.len() / element {
+        let (mut at, mut scale) = (0, 1);
+        for (i, size) in index.iter().zip(shape) {
+            at += i * scale;
+            scale *= size;
+        }
+        out.extend_from_slice(&data[at * element..][..element]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+    out
 }
 
 fn dtype_of(descr: &str) -> Option<DType> {
@@ -107,6 +136,11 @@ mod tests {
     fn reads_and_refuses() {
         let t = parse_npy(&npy("<i4", "(2,)", &[1, 0, 0, 0, 2, 0, 0, 0])).expect("valid");
         assert_eq!((t.dtype(), t.shape(), t.to_i64s()), (DType::I32, &[2usize][..], Some(vec![1, 2])));
+        let mut fortran = npy("<i4", "(2, 3)", &[]);
+        let at = fortran.windows(5).position(|w| w == b"False").expect("in the header");
+        fortran[at..at + 5].copy_from_slice(b"True ");
+        fortran.extend([1i32, 4, 2, 5, 3, 6].iter().flat_map(|v| v.to_le_bytes()));
+        assert_eq!(parse_npy(&fortran).expect("valid").to_i64s(), Some(vec![1, 2, 3, 4, 5, 6]));
         assert_eq!(parse_npy(&npy("<c8", "()", &[])).expect_err("complex").code, "npz.dtype");
         assert_eq!(parse_npy(&npy("<f4", "(3,)", &[0; 8])).expect_err("short").code, "npz.header");
         assert!(parse_npy(b"PK").is_err());

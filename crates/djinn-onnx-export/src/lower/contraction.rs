@@ -2,7 +2,7 @@
 
 use super::{Cx, elementwise};
 use crate::proto::{flag, int, ints, string};
-use djinn_diag::Result;
+use djinn_diag::{Result, unsupported};
 use djinn_ir::types::broadcast;
 use djinn_ir::{Dim, Op, OpKind, ValueId};
 
@@ -84,12 +84,34 @@ pub(super) fn conv(cx: &mut Cx<'_, '_>, op: &Op, onnx_op: &str) -> Result<String
     if let Some(kernel) = kernel.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>() {
         attrs.push(ints("kernel_shape", &kernel));
     }
-    push_unless(&mut attrs, "output_padding", a.ints("output_padding"), 0);
-    push_unless(&mut attrs, "pads", a.ints("pads"), 0);
+    let (pads, output_padding) = positive_pads(op)?;
+    push_unless(&mut attrs, "output_padding", &output_padding, 0);
+    push_unless(&mut attrs, "pads", &pads, 0);
     attrs.push(ints("strides", a.ints("strides")));
     let inputs = cx.operands(op)?;
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     cx.result_node(op, onnx_op, &inputs, attrs)
+}
+
+/// Pads and output padding of a convolution without negative pads, which ONNX's checker refuses: a transposed
+/// convolution that is larger than its windows reach at the high end has output padding instead.
+fn positive_pads(op: &Op) -> Result<(Vec<i64>, Vec<i64>)> {
+    let mut pads = op.attrs.ints("pads").to_vec();
+    let mut output_padding = op.attrs.ints("output_padding").to_vec();
+    let n = pads.len() / 2;
+    for (i, extra) in output_padding.iter_mut().enumerate() {
+        if pads[n + i] < 0 {
+            *extra = extra.saturating_sub(pads[n + i]);
+            pads[n + i] = 0;
+        }
+    }
+    let strides = op.attrs.ints("strides");
+    let too_much = output_padding.iter().zip(strides).any(|(extra, stride)| extra >= stride && *extra > 0);
+    if pads.iter().any(|p| *p < 0) || (too_much && output_padding != op.attrs.ints("output_padding")) {
+        let message = format!("a '{}' with negative pads {:?}", op.kind.name(), op.attrs.ints("pads"));
+        return Err(unsupported("onnx.negative-pads", message).help("pad or slice in an operation of its own"));
+    }
+    Ok((pads, output_padding))
 }
 
 /// Pads without what no window reaches, and whether rounding up still matters.

@@ -37,6 +37,16 @@ pub enum Numerics {
     Approx(f64),
 }
 
+impl std::fmt::Display for Numerics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Numerics::Exact => f.write_str("exact"),
+            Numerics::Reassoc => f.write_str("reassoc"),
+            Numerics::Approx(tolerance) => write!(f, "approx({tolerance})"),
+        }
+    }
+}
+
 /// A variable: its index into the rule's `variables`.
 pub type Var = usize;
 

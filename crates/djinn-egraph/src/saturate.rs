@@ -10,6 +10,9 @@ use egg::Id;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What an e-node takes with its share of classes, parents and facts, rounded up generously.
+pub const BYTES_PER_NODE: usize = 1024;
+
 /// Limits of one saturation. The first one reached stops the search and is reported; a clock never does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -17,6 +20,8 @@ pub struct Limits {
     pub iterations: usize,
     /// E-nodes in the e-graph.
     pub nodes: usize,
+    /// Bytes that the e-graph may take, estimated as [`BYTES_PER_NODE`] for every e-node.
+    pub memory: usize,
     /// E-nodes beyond the input's, as a multiple of the input's, above which rules that grow the graph rest.
     pub growth: usize,
     /// Matches of one rule in one round; the rest waits for the next round.
@@ -27,7 +32,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { iterations: 24, nodes: 400_000, growth: 4, matches_per_rule: 50_000, fuel: u64::MAX }
+        Limits { iterations: 24, nodes: 400_000, memory: 4 << 30, growth: 4, matches_per_rule: 50_000, fuel: u64::MAX }
+    }
+}
+
+impl Limits {
+    /// E-nodes that both the node and the memory limit allow.
+    fn max_nodes(&self) -> usize {
+        self.nodes.min(self.memory / BYTES_PER_NODE)
     }
 }
 
@@ -40,6 +52,8 @@ pub enum StopReason {
     IterationLimit,
     /// [`Limits::nodes`].
     NodeLimit,
+    /// [`Limits::memory`].
+    MemoryLimit,
     /// [`Limits::fuel`].
     Fuel,
 }
@@ -51,6 +65,7 @@ impl StopReason {
             StopReason::Saturated => "saturated",
             StopReason::IterationLimit => "iteration limit",
             StopReason::NodeLimit => "node limit",
+            StopReason::MemoryLimit => "memory limit",
             StopReason::Fuel => "out of fuel",
         }
     }
@@ -102,8 +117,9 @@ pub fn saturate(graph: &mut Graph, rules: &[Rule], symbols: &SymbolTable, limits
             stop = StopReason::Fuel;
             break;
         }
-        if run.graph.total_number_of_nodes() > limits.nodes {
-            stop = StopReason::NodeLimit;
+        if run.graph.total_number_of_nodes() > limits.max_nodes() {
+            let by_memory = limits.max_nodes() < limits.nodes;
+            stop = if by_memory { StopReason::MemoryLimit } else { StopReason::NodeLimit };
             break;
         }
         if !changed {
@@ -158,7 +174,7 @@ impl Run<'_> {
         let mut changed = false;
         for (r, matches) in found {
             for m in matches {
-                if self.fuel == 0 || self.graph.total_number_of_nodes() > self.limits.nodes {
+                if self.fuel == 0 || self.graph.total_number_of_nodes() > self.limits.max_nodes() {
                     return changed;
                 }
                 match self.apply(&self.rules[r].to, &m) {

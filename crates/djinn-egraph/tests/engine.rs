@@ -71,6 +71,7 @@ fn limits_and_fuel_stop_the_search_and_say_so() {
     };
     let wide = Limits { growth: usize::MAX / 2, iterations: 10_000, ..Limits::default() };
     assert_eq!(run(Limits { nodes: 500, ..wide.clone() }), StopReason::NodeLimit);
+    assert_eq!(run(Limits { memory: 300 * 1024, ..wide.clone() }), StopReason::MemoryLimit);
     assert_eq!(run(Limits { iterations: 3, ..wide.clone() }), StopReason::IterationLimit);
     assert_eq!(run(Limits { fuel: 2, ..wide }), StopReason::Fuel);
     // Rules that grow the graph rest above the growth budget, and the search ends by itself.

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Reads a model, optimises it by equality saturation, proves the result equal, and writes it.
+/// Reads a model, optimises it by equality saturation, compares the result with the original, and writes it.
 ///
 /// Exit codes: 0 done; 1 the input is wrong; 2 the command line is wrong; 3 the input needs something that is not
 /// supported; 4 a bug in Djinn (a reproducer file is written where possible); 5 the check found a difference.
@@ -84,6 +84,9 @@ pub(crate) struct RunArgs {
     /// List the passes and their options
     #[arg(long)]
     pub(crate) list_passes: bool,
+    /// List the built-in rewrite rules
+    #[arg(long)]
+    pub(crate) list_rules: bool,
     /// Print the IR before these passes (comma-separated), to standard error
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub(crate) print_ir_before: Vec<String>,

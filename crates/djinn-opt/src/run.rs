@@ -13,7 +13,11 @@ use std::time::Instant;
 /// Runs the command; gives false if a check found a difference.
 pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     if args.list_passes {
-        print!("{}", pass_list()?);
+        print_text(&pass_list()?);
+        return Ok(true);
+    }
+    if args.list_rules {
+        print_text(&rule_list()?);
         return Ok(true);
     }
     let path = args.input.as_ref().ok_or_else(|| {
@@ -199,24 +203,34 @@ fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usiz
     };
     match &args.output {
         Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(content.as_bytes()))?,
-        None => {
-            use std::io::Write;
-            // A closed pipe (`| head`) is no error of ours.
-            let _ = std::io::stdout().write_all(content.as_bytes());
-        }
+        None => print_text(&content),
     }
     Ok(None)
 }
 
 /// Reports go to standard output, or to standard error when the result itself is on standard output.
 fn say(args: &RunArgs, text: &str) {
-    use std::io::Write;
     let on_stdout = args.output.is_none() && args.emit.is_some();
-    let _ = if on_stdout {
-        std::io::stderr().write_all(text.as_bytes())
+    if on_stdout {
+        eprint!("{text}");
     } else {
-        std::io::stdout().write_all(text.as_bytes())
-    };
+        print_text(text);
+    }
+}
+
+/// Writes to standard output; a closed pipe (`| head`) is no error of ours.
+fn print_text(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn rule_list() -> Result<String> {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for rule in djinn::rules()? {
+        let _ = writeln!(out, "{:<28} {:<8} {:<20} {}", rule.name, rule.numerics, rule.place, rule.summary);
+    }
+    Ok(out)
 }
 
 fn pass_list() -> Result<String> {

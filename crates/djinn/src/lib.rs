@@ -25,7 +25,7 @@ pub mod random;
 
 pub use check::{CheckOptions, CheckReport, Compared, check, evaluate, evaluator};
 pub use dot::dot;
-pub use optimize::{DEFAULT_PIPELINE, OptimizeOptions, Outcome, Watch, optimize, registry};
+pub use optimize::{DEFAULT_PIPELINE, OptimizeOptions, Outcome, RuleInfo, Watch, optimize, registry, rules};
 pub use read::{Format, Model, read};
 pub use scopes::{ScopeChange, scope_changes};
 pub use stats::{ModuleStats, stats};

@@ -72,6 +72,33 @@ pub fn registry(extra_rules: &[(String, String)]) -> Result<PassRegistry> {
     Ok(registry)
 }
 
+/// What is known of a rewrite rule without reading its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleInfo {
+    /// Unique name.
+    pub name: String,
+    /// `exact`, `reassoc` or `approx(tolerance)`.
+    pub numerics: String,
+    /// One sentence.
+    pub summary: String,
+    /// File and line.
+    pub place: String,
+}
+
+/// The built-in rewrite rules, by file and line.
+///
+/// # Errors
+/// An internal diagnostic if a built-in rule file is malformed.
+pub fn rules() -> Result<Vec<RuleInfo>> {
+    let info = |rule: djinn_saturate::Rule| RuleInfo {
+        numerics: rule.numerics.to_string(),
+        name: rule.name,
+        summary: rule.summary,
+        place: rule.place,
+    };
+    Ok(djinn_saturate::builtin_rules()?.into_iter().map(info).collect())
+}
+
 /// Runs a pipeline over a module.
 ///
 /// # Errors

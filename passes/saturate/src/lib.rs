@@ -6,7 +6,8 @@
 use djinn_cost::{CostModel, Device};
 use djinn_diag::{Context, RemarkKind, Result};
 use djinn_egraph::region::Region;
-use djinn_egraph::rule::{Rule, parse_rules};
+pub use djinn_egraph::rule::Rule;
+use djinn_egraph::rule::parse_rules;
 use djinn_egraph::saturate::{Limits, Saturation, saturate};
 use djinn_ir::{Graph, Module, Patch, walk};
 use djinn_pass::{OptionInfo, Pass, PassContext, PassInfo, PassOptions};
@@ -122,6 +123,7 @@ impl Saturate {
             iterations: as_usize(self.iteration_limit.unwrap_or(cx.limits.iterations)),
             nodes: as_usize(self.node_limit.unwrap_or(cx.limits.nodes)),
             matches_per_rule: as_usize(cx.limits.matches_per_rule),
+            memory: as_usize(cx.limits.memory_bytes),
             fuel: cx.fuel.left().unwrap_or(u64::MAX),
             ..Limits::default()
         }

@@ -32,7 +32,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { iterations: 24, nodes: 400_000, memory: 4 << 30, growth: 4, matches_per_rule: 50_000, fuel: u64::MAX }
+        Limits {
+            iterations: 24,
+            nodes: 400_000,
+            memory: 4 << 30,
+            growth: 4,
+            matches_per_rule: 50_000,
+            fuel: u64::MAX,
+        }
     }
 }
 

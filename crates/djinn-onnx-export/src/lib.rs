@@ -19,6 +19,7 @@ mod dims;
 mod emit;
 mod finish;
 mod lower;
+mod masks;
 mod proto;
 mod reshape;
 mod schema;
@@ -151,6 +152,9 @@ pub fn export(module: &Module, options: &ExportOptions) -> Result<Exported> {
         return Err(input("onnx-export.opset", message).help("choose opset 20, 23 or 24"));
     };
     let function = find_function(module, &options.function)?;
+    let softened =
+        masks::without_lowest(&function.graph)?.map(|graph| Function { graph, ..function.clone() });
+    let function = softened.as_ref().unwrap_or(function);
     let mut e = Emitter::new(options, &module.symbols);
     let names = interface(&mut e, function);
     let outputs =

@@ -111,6 +111,33 @@ fn attention_takes_the_past_and_gives_the_present() {
 }
 
 #[test]
+fn finite_minima_are_replaced_where_they_reach_nothing_but_masks() {
+    let module = |also_elsewhere: bool| {
+        build(false, |b| {
+            let shown = b.input(DType::Bool, "b 1 s p");
+            let literal = |v: f32| attrs! { value: TensorData::from_f32(&[], &[v]).expect("one value") };
+            let zero = b.op(OpKind::Constant, &[], literal(0.0));
+            let lowest = b.op(OpKind::Constant, &[], literal(f32::MIN));
+            let mask = b.op(OpKind::Select, &[shown, zero, lowest], Attrs::new());
+            let operands = [b.f32("b 4 s 8"), b.f32("b 4 p 8"), b.f32("b 4 p 8"), mask];
+            let a = attrs! { scale: 0.5, causal: false, causal_offset: Dim::ZERO, query_heads: 0i64, kv_heads: 0i64 };
+            let y = b.op(OpKind::Sdpa, &operands, a);
+            b.output(y);
+            if also_elsewhere {
+                b.output(mask);
+            }
+        })
+    };
+    let minimum = |m: &Module| {
+        let g = graph(m, &options(23));
+        let floats = g.initializer.iter().filter_map(|t| t.raw_data.as_ref().filter(|d| d.len() == 4));
+        floats.map(|d| f32::from_le_bytes([d[0], d[1], d[2], d[3]])).fold(0.0, f32::min)
+    };
+    assert_eq!(minimum(&module(false)), -1e30);
+    assert_eq!(minimum(&module(true)), f32::MIN);
+}
+
+#[test]
 fn a_mask_row_is_expanded_once_for_all_layers() {
     let module = build(false, |b| {
         let mask = b.input(DType::Bool, "b 1 1 p");

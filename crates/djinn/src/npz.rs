@@ -71,7 +71,8 @@ fn parse_npy(bytes: &[u8]) -> Result<TensorData> {
         .collect::<Result<_>>()?;
     let data = &bytes[start + length..];
     let wrong_size = || bad("the data does not have the size that the header gives");
-    let size = djinn_ir::data::numel(&shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(wrong_size)?;
+    let size =
+        djinn_ir::data::numel(&shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(wrong_size)?;
     if size != data.len() {
         return Err(wrong_size());
     }

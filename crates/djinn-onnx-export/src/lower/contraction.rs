@@ -109,7 +109,9 @@ fn positive_pads(op: &Op) -> Result<(Vec<i64>, Vec<i64>)> {
     let too_much = output_padding.iter().zip(strides).any(|(extra, stride)| extra >= stride && *extra > 0);
     if pads.iter().any(|p| *p < 0) || (too_much && output_padding != op.attrs.ints("output_padding")) {
         let message = format!("a '{}' with negative pads {:?}", op.kind.name(), op.attrs.ints("pads"));
-        return Err(unsupported("onnx.negative-pads", message).help("pad or slice in an operation of its own"));
+        return Err(
+            unsupported("onnx.negative-pads", message).help("pad or slice in an operation of its own")
+        );
     }
     Ok((pads, output_padding))
 }

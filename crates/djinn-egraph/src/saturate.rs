@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// What an e-node takes with its share of classes, parents and facts, rounded up generously.
 pub const BYTES_PER_NODE: usize = 1024;
 
+/// Members that one application of a sibling rule joins; more siblings form several groups.
+pub const MAX_SIBLINGS: usize = 64;
+
 /// Limits of one saturation. The first one reached stops the search and is reported; a clock never does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -230,17 +233,20 @@ impl Run<'_> {
         let mut by_shared: BTreeMap<Bound, Vec<(Id, Bindings)>> = BTreeMap::new();
         for m in self.search(rule, index) {
             let Some(shared) = rule.shared.and_then(|v| m.bindings[v].clone()) else { continue };
+            // One match per e-class: the first in the matcher's order. Matches of one e-class follow each other.
             let members = by_shared.entry(shared).or_default();
-            // One match per e-class: the first in the matcher's order.
-            if !members.iter().any(|(id, _)| *id == m.class) {
+            if members.last().is_none_or(|(id, _)| *id != m.class) {
                 members.push((m.class, m.bindings));
             }
         }
         let mut out = Vec::new();
-        for members in by_shared.into_values().filter(|m| m.len() >= 2) {
-            let all: Arc<Vec<Bindings>> = Arc::new(members.iter().map(|(_, b)| b.clone()).collect());
-            for (i, (class, bindings)) in members.into_iter().enumerate() {
-                out.push(Match { class, bindings, members: Some((Arc::clone(&all), i)) });
+        for members in by_shared.into_values() {
+            for group in members.chunks(MAX_SIBLINGS).filter(|g| g.len() >= 2) {
+                let all: Arc<Vec<Bindings>> = Arc::new(group.iter().map(|(_, b)| b.clone()).collect());
+                for (i, (class, bindings)) in group.iter().enumerate() {
+                    let members = Some((Arc::clone(&all), i));
+                    out.push(Match { class: *class, bindings: bindings.clone(), members });
+                }
             }
         }
         out

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::contraction::{Matrix, multiply};
 use crate::index::broadcast_strides;
-use crate::tensor::{checked_numel, filled, floats, from_floats};
+use crate::tensor::{checked_numel, filled, floats, from_floats, rounded};
 use djinn_diag::Result;
 use djinn_ir::{DType, TensorData};
 
@@ -46,24 +46,29 @@ impl Heads {
     }
 }
 
-/// The mask of an attention, read at (batch, head, query, key); 0 or −∞ for booleans.
+/// The mask of an attention, read at (batch, head, query, key).
 struct Mask {
     values: Vec<f64>,
     strides: Vec<isize>,
+    dtype: DType,
 }
 
 impl Mask {
     fn new(mask: &TensorData, scores: &[usize; 4]) -> Result<Mask> {
-        let mut values = floats(mask);
-        if mask.dtype() == DType::Bool {
-            values.iter_mut().for_each(|v| *v = if *v != 0.0 { 0.0 } else { f64::NEG_INFINITY });
-        }
-        Ok(Mask { values, strides: broadcast_strides(mask.shape(), scores)? })
+        let strides = broadcast_strides(mask.shape(), scores)?;
+        Ok(Mask { values: floats(mask), strides, dtype: mask.dtype() })
     }
 
-    fn at(&self, index: [usize; 4]) -> f64 {
+    /// A score under the mask. Booleans overwrite what they hide; floats are added and the sum is rounded, so that a
+    /// large negative number absorbs the score as it does where the addition is an operation of its own.
+    fn apply(&self, score: f64, index: [usize; 4]) -> f64 {
         let offset: usize = index.iter().zip(&self.strides).map(|(i, s)| i * *s as usize).sum();
-        self.values[offset]
+        let value = self.values[offset];
+        match self.dtype {
+            DType::Bool if value != 0.0 => score,
+            DType::Bool => f64::NEG_INFINITY,
+            dtype => rounded(dtype, score + value),
+        }
     }
 }
 
@@ -111,8 +116,11 @@ pub(crate) fn sdpa(call: &Call) -> Result<TensorData> {
         for (i, row) in scores.chunks_exact_mut(hk.length.max(1)).enumerate() {
             for (j, score) in row.iter_mut().enumerate() {
                 let hidden = causal && j as i64 > (i as i64).saturating_add(offset);
-                *score = if hidden { f64::NEG_INFINITY } else { *score * scale };
-                *score += mask.as_ref().map_or(0.0, |m| m.at([b, h, i, j]));
+                *score = match &mask {
+                    _ if hidden => f64::NEG_INFINITY,
+                    Some(mask) => mask.apply(*score * scale, [b, h, i, j]),
+                    None => *score * scale,
+                };
             }
             softmax_row(row);
         }

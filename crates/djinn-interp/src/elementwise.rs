@@ -67,22 +67,22 @@ pub(crate) fn softplus(x: f64) -> f64 {
     if x.is_nan() { x } else { x.max(0.0) + libm::log1p(libm::exp(-x.abs())) }
 }
 
-/// The larger of two floats; NaN if either is.
+/// The larger of two floats, +0 above −0; NaN if either is.
 pub(crate) fn max_nan(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         f64::NAN
-    } else if a > b {
+    } else if a > b || (a == b && a.is_sign_positive()) {
         a
     } else {
         b
     }
 }
 
-/// The smaller of two floats; NaN if either is.
+/// The smaller of two floats, −0 below +0; NaN if either is.
 pub(crate) fn min_nan(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         f64::NAN
-    } else if a < b {
+    } else if a < b || (a == b && a.is_sign_negative()) {
         a
     } else {
         b

@@ -31,7 +31,7 @@ impl Outputs {
 ///
 /// # Errors
 /// `interp.input` for missing, unknown or ill-typed inputs; otherwise those of [`eval_op`], with the operation as
-/// place.
+/// place; the function is for the caller to name.
 pub fn run(module: &Module, function: &str, inputs: &BTreeMap<String, TensorData>) -> Result<Outputs> {
     run_traced(module, function, inputs, &mut |_, _, _| {})
 }
@@ -54,8 +54,7 @@ pub fn run_traced(
     let args = arguments(module, f, inputs)?;
     let mut env = bind_arguments(module, f, &args)?;
     let weights = |name: &str| module.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
-    let results =
-        run_graph(&f.graph, args, &mut env, &weights, on_value).at(|| format!("function '{function}'"))?;
+    let results = run_graph(&f.graph, args, &mut env, &weights, on_value)?;
     let mut outputs = Outputs::default();
     for ((name, kind), value) in f.results.iter().zip(results) {
         match kind {

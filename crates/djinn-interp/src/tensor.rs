@@ -105,6 +105,16 @@ pub(crate) fn from_floats(dtype: DType, shape: &[usize], values: &[f64]) -> Resu
     from_bytes(dtype, shape, bytes)
 }
 
+/// A number rounded to a float type; to other types it stays as it is.
+pub(crate) fn rounded(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F16 => f64::from(round_to_f16(value)),
+        DType::BF16 => f64::from(round_to_bf16(value)),
+        DType::F32 => f64::from(value as f32),
+        _ => value,
+    }
+}
+
 /// A tensor of these integers, wrapped to `dtype`; for `bool`, whether they differ from 0.
 pub(crate) fn from_ints(dtype: DType, shape: &[usize], values: &[i64]) -> Result<TensorData> {
     let bytes = match dtype {

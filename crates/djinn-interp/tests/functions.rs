@@ -100,7 +100,7 @@ fn weights_without_values_are_named() {
     let e = run(&module, "main", &BTreeMap::new()).expect_err("no values");
     assert_eq!(e.code, "interp.weight");
     assert!(e.message.contains("layer.bias"));
-    assert_eq!(e.place, ["function 'main'", "operation 0 'weight'"]);
+    assert_eq!(e.place, ["operation 0 'weight'"]);
 }
 
 #[test]

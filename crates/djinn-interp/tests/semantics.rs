@@ -264,6 +264,50 @@ fn causal_attention_with_a_cache_sees_the_past() {
     assert_eq!(code(K::Sdpa, offset, &operands), "interp.symbol");
 }
 
+/// softmax(scores + mask) of one row of f32 scores, as attention over the unit vectors gives it.
+fn attended(scores: &[f32], mask: &TensorData, causal: bool) -> Vec<f64> {
+    let n = scores.len();
+    let unit: Vec<f32> = (0..n * n).map(|i| f32::from(u8::from(i % (n + 1) == 0))).collect();
+    let q = TensorData::from_f32(&[1, 1, 1, 1], &[1.0]).expect("fits");
+    let k = TensorData::from_f32(&[1, 1, n, 1], scores).expect("fits");
+    let v = TensorData::from_f32(&[1, 1, n, n], &unit).expect("fits");
+    let a =
+        attrs! { scale: 1.0, causal: causal, causal_offset: Dim::ZERO, query_heads: 0i64, kv_heads: 0i64 };
+    let out = eval(K::Sdpa, a, &[q, k, v, mask.clone()]);
+    (0..n).map(|i| out.get_f64(i).expect("a float")).collect()
+}
+
+#[test]
+fn large_float_masks_absorb_scores() {
+    // f32 has no 1 beside 10⁹: the scores vanish, and the mean of all values is left.
+    assert_eq!(attended(&[3.0, 1.0], &f32s(&[-1e9, -1e9]), false), [0.5, 0.5]);
+    assert_eq!(attended(&[3.0, 1.0], &f32s(&[0.0, -1e9]), false), [1.0, 0.0]);
+    let small = attended(&[0.0, 0.0], &f32s(&[0.0, 3f32.ln()]), false);
+    assert!((small[0] - 0.25).abs() < 1e-6, "{small:?}");
+}
+
+#[test]
+fn hidden_scores_are_overwritten() {
+    let scores = [1.0, f32::NAN, f32::INFINITY];
+    assert_eq!(attended(&scores, &bools(&[true, false, false]), false), [1.0, 0.0, 0.0]);
+    assert_eq!(attended(&scores, &bools(&[true; 3]), true), [1.0, 0.0, 0.0]);
+    assert_eq!(attended(&scores, &f32s(&[0.0; 3]), true), [1.0, 0.0, 0.0]);
+    assert!(attended(&scores, &bools(&[true, true, false]), false)[0].is_nan());
+    // A query that sees no key gives zeros.
+    assert_eq!(attended(&scores, &bools(&[false; 3]), false), [0.0; 3]);
+    assert_eq!(attended(&scores, &bools(&[false, true, true]), true), [0.0; 3]);
+    assert_eq!(attended(&[1.0, 2.0], &f32s(&[f32::NEG_INFINITY; 2]), false), [0.0; 2]);
+}
+
+#[test]
+fn extremes_of_signed_zeros_do_not_depend_on_the_order() {
+    let (a, b) = (f32s(&[0.0, -0.0, 0.0, -0.0]), f32s(&[-0.0, 0.0, 0.0, -0.0]));
+    let signs =
+        |t: &TensorData| (0..4).map(|i| t.get_f64(i).is_some_and(f64::is_sign_negative)).collect::<Vec<_>>();
+    assert_eq!(signs(&eval(K::Max, attrs! {}, &[a.clone(), b.clone()])), [false, false, false, true]);
+    assert_eq!(signs(&eval(K::Min, attrs! {}, &[a, b])), [true, true, false, true]);
+}
+
 #[test]
 fn fresh_symbols_get_their_values() {
     let mut env = Env::new();

@@ -77,6 +77,12 @@ enum Atom {
     Max(Dim, Dim),
 }
 
+/// Degree of one product, at most: beyond it the dimension counts as overflown. Sizes of real models have degree 4 or so.
+const MAX_DEGREE: u32 = 32;
+
+/// Symbols and nested operations in one expression, at most: beyond it the dimension counts as overflown.
+const MAX_ATOMS: usize = 512;
+
 /// Terms of one polynomial, at most: beyond it the dimension counts as overflown.
 const MAX_TERMS: usize = 256;
 
@@ -94,7 +100,29 @@ impl Dim {
     }
 
     fn atom(atom: Atom) -> Dim {
+        if let Atom::FloorDiv(a, b) | Atom::Min(a, b) | Atom::Max(a, b) = &atom {
+            let mut budget = MAX_ATOMS;
+            if !a.takes(&mut budget) || !b.takes(&mut budget) {
+                return Dim::OVERFLOW;
+            }
+        }
         Dim(Repr::Poly(Arc::new(vec![(vec![(atom, 1)], 1)])))
+    }
+
+    /// Takes its atoms, nested ones included, out of the budget; false if they are more.
+    fn takes(&self, budget: &mut usize) -> bool {
+        let Repr::Poly(p) = &self.0 else { return true };
+        p.iter().flat_map(|(m, _)| m).all(|(atom, _)| {
+            let left = budget.checked_sub(1);
+            *budget = left.unwrap_or(0);
+            left.is_some()
+                && match atom {
+                    Atom::Symbol(_) => true,
+                    Atom::FloorDiv(a, b) | Atom::Min(a, b) | Atom::Max(a, b) => {
+                        a.takes(budget) && b.takes(budget)
+                    }
+                }
+        })
     }
 
     /// The value, if it is a constant.
@@ -198,7 +226,11 @@ impl Dim {
         for (ma, ca) in &a {
             for (mb, cb) in &b {
                 let Some(c) = ca.checked_mul(*cb) else { return Dim::OVERFLOW };
-                let slot = out.entry(monomial_product(ma, mb)).or_insert(0);
+                let product = monomial_product(ma, mb);
+                if product.iter().fold(0u32, |sum, (_, p)| sum.saturating_add(*p)) > MAX_DEGREE {
+                    return Dim::OVERFLOW;
+                }
+                let slot = out.entry(product).or_insert(0);
                 let Some(v) = slot.checked_add(c) else { return Dim::OVERFLOW };
                 *slot = v;
             }
@@ -733,6 +765,12 @@ mod tests {
         assert!((&big + &Dim::ONE).is_overflow());
         assert!((&(&big * &Dim::symbol("s")) * &Dim::from(2)).is_overflow());
         assert!((&Dim::OVERFLOW - &Dim::OVERFLOW).is_overflow());
+        let mut power = Dim::symbol("s");
+        (0..100).for_each(|_| power = &power * &power);
+        assert!(power.is_overflow());
+        let mut nested = Dim::symbol("s");
+        (0..2000).for_each(|_| nested = (&nested + &Dim::ONE).floor_div(&Dim::from(2)));
+        assert!(nested.is_overflow());
         assert!(Dim::from(i64::MIN).floor_div(&Dim::from(-1)).is_overflow());
     }
 

@@ -704,8 +704,6 @@ fn may_equal(a: &Dim, b: &Dim) -> bool {
 /// Could `divisor` divide `size`?
 fn divides(divisor: &Dim, size: &Dim) -> bool {
     match (divisor.as_const(), size.as_const()) {
-        // Nothing is split among nobody.
-        (Some(0), Some(s)) => s == 0,
         (Some(d), Some(s)) => d > 0 && s % d == 0,
         _ => true,
     }

@@ -110,6 +110,74 @@ fn attention_takes_the_past_and_gives_the_present() {
     assert_eq!(case_ops("attention_prefill.const", 24), ops);
 }
 
+/// The node kinds of attention over three keys from two queries, with or without a mask.
+fn attention_ops(opset: i64, scale: f64, causal: Option<i64>, mask: Option<TensorData>) -> Vec<String> {
+    let module = build(false, |b| {
+        let mut operands = vec![b.f32("b 4 2 8"), b.f32("b 4 3 8"), b.f32("b 4 3 8")];
+        operands.extend(mask.clone().map(|m| b.op(OpKind::Constant, &[], attrs! { value: m })));
+        let offset = Dim::from(causal.unwrap_or(0));
+        let a = attrs! { scale: scale, causal: causal.is_some(), causal_offset: offset, query_heads: 0i64, kv_heads: 0i64 };
+        let y = b.op(OpKind::Sdpa, &operands, a);
+        b.output(y);
+    });
+    op_types(&graph(&module, &options(opset))).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn spelled_out_attention_gives_zeros_for_queries_without_keys() {
+    let guarded = |causal: Option<i64>, mask: Option<TensorData>| {
+        let ops = attention_ops(20, 0.5, causal, mask);
+        let nan = ops.iter().position(|o| o == "IsNaN");
+        assert!(nan.is_none_or(|i| ops[i - 1] == "Softmax" && ops[i + 1] == "Where"), "{ops:?}");
+        nan.is_some()
+    };
+    let bools = |shape: &[usize], bytes: &[u8]| TensorData::new(DType::Bool, shape.to_vec(), bytes.to_vec());
+    let floats = TensorData::from_f32;
+    assert!(!guarded(None, None));
+    assert!(!guarded(Some(0), None));
+    assert!(guarded(Some(-1), None));
+    assert!(!guarded(None, bools(&[2, 3], &[0, 0, 1, 1, 0, 0])));
+    assert!(guarded(None, bools(&[2, 3], &[0, 0, 1, 0, 0, 0])));
+    assert!(guarded(Some(0), bools(&[2, 3], &[0, 0, 1, 1, 0, 0])));
+    assert!(!guarded(Some(0), bools(&[2, 3], &[1, 0, 1, 0, 1, 0])));
+    assert!(guarded(Some(0), bools(&[3], &[0, 1, 1])));
+    assert!(!guarded(Some(1), bools(&[3], &[0, 1, 1])));
+    assert!(!guarded(None, floats(&[2, 3], &[f32::MIN; 6])));
+    assert!(guarded(Some(-1), floats(&[2, 3], &[0.0; 6])));
+    assert!(guarded(None, floats(&[1, 1], &[f32::NEG_INFINITY])));
+    let hidden = f32::NEG_INFINITY;
+    assert!(!guarded(None, floats(&[1, 3], &[hidden, 0.0, hidden])));
+    assert!(guarded(Some(0), floats(&[1, 3], &[hidden, 0.0, hidden])));
+
+    // A mask that is computed may hide everything, unless it only chooses between finite numbers.
+    let computed = |lowest: f32| {
+        let module = build(false, |b| {
+            let shown = b.input(DType::Bool, "b 1 s p");
+            let (zero, lowest) = (b.scalar(DType::F32, 0.0), b.scalar(DType::F32, f64::from(lowest)));
+            let mask = b.op(OpKind::Select, &[shown, zero, lowest], Attrs::new());
+            let operands = [b.f32("b 4 s 8"), b.f32("b 4 p 8"), b.f32("b 4 p 8"), mask];
+            let a = attrs! { scale: 0.5, causal: false, causal_offset: Dim::ZERO, query_heads: 0i64, kv_heads: 0i64 };
+            let y = b.op(OpKind::Sdpa, &operands, a);
+            b.output(y);
+        });
+        graph(&module, &options(20)).node.iter().any(|n| n.op_type == "IsNaN")
+    };
+    assert!(computed(hidden));
+    assert!(!computed(f32::MIN));
+}
+
+#[test]
+fn attention_is_spelled_out_where_the_scale_is_not_positive() {
+    assert_eq!(attention_ops(23, 0.5, None, None), ["Attention"]);
+    for scale in [0.0, -0.5, 1e-60, f64::INFINITY] {
+        let ops = attention_ops(23, scale, None, None);
+        assert!(
+            ops.contains(&"Softmax".to_owned()) && !ops.contains(&"Attention".to_owned()),
+            "{scale}: {ops:?}"
+        );
+    }
+}
+
 #[test]
 fn finite_minima_are_replaced_where_they_reach_nothing_but_masks() {
     let module = |also_elsewhere: bool| {
@@ -278,11 +346,14 @@ fn diagnostics_name_the_culprit() {
     let g = &mut module.functions[0].graph;
     let types = vec![TensorType::of(DType::F32, &[2])];
     let a = attrs! { op: "com.acme::Magic", payload: "", types: types };
-    let op = g.build(OpKind::Opaque, &[], a, vec![], Location::default()).expect("valid");
+    let location = Location { scope: Some("model.magic".into()), ..Location::default() };
+    let op = g.build(OpKind::Opaque, &[], a, vec![], location).expect("valid");
     g.results = g.op(op).results.clone();
     let error = export(&module, &options(23)).expect_err("opaque");
     assert_eq!(error.culprit, Culprit::Unsupported);
-    assert!(error.message.contains("com.acme::Magic"), "{error}");
+    assert_eq!(error.message, "'com.acme::Magic' was kept as it is (opaque) and cannot be written as ONNX");
+    assert_eq!(error.help.as_deref(), Some("write --emit ir, or export the model with it decomposed"));
+    assert!(error.place.iter().any(|p| p.ends_with("'com.acme::Magic' in model.magic")), "{error}");
 
     let cast = build(false, |b| {
         let x = b.f32("s 3");

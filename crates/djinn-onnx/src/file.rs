@@ -14,15 +14,14 @@ use std::sync::Arc;
 pub type ByteSource = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Size of an unzipped model, at most.
-const MAX_UNZIPPED: u64 = 4 << 30;
+const MAX_UNZIPPED: usize = 1 << 30;
 
 /// Imports a `.onnx` file, or a gzipped one; external data is looked for next to it.
 ///
 /// # Errors
-/// As [`import`], and if a file cannot be read.
+/// As [`import`], and if a file cannot be read. Diagnostics do not name the model file: the caller knows it.
 pub fn import_file(path: &Path) -> Result<Imported> {
-    let place = || path.display().to_string();
-    let bytes = read(path).at(place)?;
+    let bytes = read(path)?;
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let cache: RefCell<BTreeMap<String, Option<ByteSource>>> = RefCell::default();
     let external = |location: &str| {
@@ -33,13 +32,13 @@ pub fn import_file(path: &Path) -> Result<Imported> {
         cache.borrow_mut().insert(location.to_owned(), found.clone());
         Ok(found)
     };
-    import(bytes, &external).at(place)
+    import(bytes, &external)
 }
 
 fn read(path: &Path) -> Result<Bytes> {
     let source = map(path)?;
     if (*source).as_ref().starts_with(&[0x1f, 0x8b]) {
-        return unzip((*source).as_ref());
+        return unzip((*source).as_ref(), MAX_UNZIPPED);
     }
     Ok(Bytes::from_owner(Owner(source)))
 }
@@ -53,27 +52,41 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-fn unzip(bytes: &[u8]) -> Result<Bytes> {
-    let mut out = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes).take(MAX_UNZIPPED + 1).read_to_end(&mut out).map_err(|e| {
-        input("onnx.gzip", format!("not a valid gzip file: {e}")).help("download or compress the model again")
-    })?;
-    if out.len() as u64 > MAX_UNZIPPED {
-        return Err(unsupported("onnx.gzip", "the file unzips to more than 4 GiB")
-            .help("unzip it and keep its weights in external data"));
+/// Unzips to at most `limit` bytes; memory grows with what has been unzipped.
+fn unzip(bytes: &[u8], limit: usize) -> Result<Bytes> {
+    let mut reader = flate2::read::MultiGzDecoder::new(bytes);
+    let (mut out, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        let n = reader.read(&mut chunk).map_err(|e| {
+            input("onnx.gzip", format!("not a valid gzip file: {e}"))
+                .help("download or compress the model again")
+        })?;
+        if n == 0 {
+            return Ok(Bytes::from(out));
+        }
+        if out.len() + n > limit {
+            return Err(unsupported("onnx.gzip", format!("the file unzips to more than {limit} bytes"))
+                .help("unzip it with gunzip and name the result, which is then mapped into memory"));
+        }
+        out.try_reserve(n).map_err(|_| {
+            unsupported("onnx.gzip", "there is not enough memory to unzip the file")
+                .help("unzip it with gunzip and name the result, which is then mapped into memory")
+        })?;
+        out.extend_from_slice(&chunk[..n]);
     }
-    Ok(Bytes::from(out))
 }
 
 fn map(path: &Path) -> Result<ByteSource> {
     let fail = |e: std::io::Error| {
         input("onnx.file", format!("cannot be read: {e}")).help("check that the path exists and may be read")
     };
+    // Asked before opening, which would wait for a writer if the file is a pipe.
+    let meta = std::fs::metadata(path).map_err(fail)?;
+    if !meta.is_file() {
+        return Err(input("onnx.file", "not a regular file").help("name the model file itself"));
+    }
     let file = File::open(path).map_err(fail)?;
     let meta = file.metadata().map_err(fail)?;
-    if !meta.is_file() {
-        return Err(input("onnx.file", "is not a file").help("name the .onnx file itself"));
-    }
     if meta.len() == 0 {
         return Ok(Arc::new(Vec::new()));
     }
@@ -114,4 +127,22 @@ fn open_external(folder: &Path, location: &str) -> Result<Option<ByteSource>> {
         return Ok(None);
     }
     map(&path).map(Some).at(|| format!("external data '{location}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn gzip_bombs_are_refused() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gz.write_all(&vec![0; 1 << 20]).expect("written");
+        let bomb = gz.finish().expect("finished");
+        assert!(bomb.len() < 1 << 12);
+        let e = unzip(&bomb, (1 << 20) - 1).expect_err("refused");
+        assert_eq!(e.code, "onnx.gzip");
+        assert!(e.message.contains("more than 1048575 bytes") && e.help.is_some(), "{e}");
+        assert_eq!(unzip(&bomb, 1 << 20).expect("unzipped").len(), 1 << 20);
+    }
 }

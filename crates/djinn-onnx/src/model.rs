@@ -15,6 +15,7 @@ use djinn_ir::{Dim, OpKind, TensorData, TensorType, attrs};
 use djinn_onnx_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 use djinn_srg::{Origin, SrgBuilder, SrgGraph, SrgValue};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::rc::Rc;
 
 /// IR versions of the ONNX specification that can be read.
@@ -134,9 +135,24 @@ fn opsets(imports: &[OperatorSetIdProto]) -> Result<Opsets> {
             )
             .help("export the model for operator set 20, or convert it with onnx.version_converter"));
         }
-        out.insert(key, o.version);
+        if let Some(other) = out.insert(key, o.version).filter(|v| *v != o.version) {
+            let name = if o.domain.is_empty() { "ai.onnx" } else { &o.domain };
+            let message = format!("the domain '{name}' has operator sets {other} and {}", o.version);
+            return Err(input("onnx.opset", message)
+                .help("a model names one operator set for a domain; export the model again"));
+        }
     }
     Ok(Rc::new(out))
+}
+
+/// Takes this many bytes of text, then fails.
+struct Budget(usize);
+
+impl std::fmt::Write for Budget {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        self.0 = self.0.checked_sub(s.len()).ok_or(std::fmt::Error)?;
+        Ok(())
+    }
 }
 
 /// The graph's name as an identifier, or `main`.
@@ -361,8 +377,8 @@ impl Importer<'_> {
             return Err(unsupported("onnx.rank", format!("a value has more than {MAX_RANK} axes"))
                 .help("export the model with tensors of smaller rank"));
         }
-        let symbolic = ty.shape.iter().filter(|d| d.as_const().is_none());
-        if symbolic.map(|d| d.to_string().len()).any(|l| l > MAX_SIZE_TEXT) {
+        let mut symbolic = ty.shape.iter().filter(|d| d.as_const().is_none());
+        if symbolic.any(|d| d.is_overflow() || write!(Budget(MAX_SIZE_TEXT), "{d}").is_err()) {
             return Err(unsupported("onnx.dim", "a symbolic size grows beyond all bounds")
                 .help("export the model with fewer symbolic sizes"));
         }

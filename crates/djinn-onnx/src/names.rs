@@ -8,11 +8,13 @@ use djinn_onnx_proto::{
     DimensionProto, GraphProto, NodeProto, TypeProto, ValueInfoProto, dimension_proto, type_proto,
 };
 use djinn_srg::{Origin, SrgBuilder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Length of a `dim_param` that is read as an expression, at most; longer ones are names.
 const MAX_EXPRESSION: usize = 512;
+/// Length of a `dim_param`, at most.
+const MAX_NAME: usize = 4096;
 
 /// A type that the file declares; sizes that it leaves open are `None`.
 #[derive(Debug, Clone)]
@@ -40,7 +42,10 @@ impl Hint {
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     known: BTreeMap<String, Dim>,
-    taken: BTreeMap<String, String>,
+    /// The symbol of each name in the file: of a whole text that is no expression, or of a name inside one.
+    symbols: BTreeMap<String, String>,
+    /// All symbols given so far.
+    taken: BTreeSet<String>,
 }
 
 impl Symbols {
@@ -54,33 +59,38 @@ impl Symbols {
             short.and_then(|t| t.parse::<Dim>().ok()).filter(|d| !d.is_overflow() && d.as_const().is_none());
         let dim = match parsed {
             Some(d) => {
+                let mut given = BTreeMap::new();
                 d.visit_symbols(&mut |s: &Symbol| {
-                    self.taken.entry(s.name().to_owned()).or_insert_with(|| s.name().to_owned());
+                    given.insert(s.name().to_owned(), self.symbol(s.name(), s.name()));
                 });
-                d
+                if given.iter().all(|(name, symbol)| name == symbol) {
+                    d
+                } else {
+                    d.substitute(&|s| given.get(s.name()).map(|symbol| Dim::symbol(symbol)))
+                }
             }
-            None => Dim::symbol(&self.sanitized(text)),
+            None => Dim::symbol(&self.symbol(text, &sanitized(text))),
         };
         dim.visit_symbols(&mut |s| b.declare_symbol(s.name(), SymbolInfo::default()));
         self.known.insert(text.to_owned(), dim.clone());
         dim
     }
 
-    fn sanitized(&mut self, text: &str) -> String {
-        let mut name: String =
-            text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        if name.chars().next().is_none_or(|c| c.is_ascii_digit()) {
-            name.insert(0, 'd');
+    /// The symbol of a name in the file; `wanted` if no other name has it.
+    fn symbol(&mut self, name: &str, wanted: &str) -> String {
+        if let Some(s) = self.symbols.get(name) {
+            return s.clone();
         }
-        let mut unique = name.clone();
+        let mut unique = wanted.to_owned();
         let mut n = 1;
-        while self.taken.get(&unique).is_some_and(|owner| owner != text)
+        while self.taken.contains(&unique)
             || matches!(unique.as_str(), "floordiv" | "mod" | "min" | "max" | "overflow")
         {
-            unique = format!("{name}_{n}");
+            unique = format!("{wanted}_{n}");
             n += 1;
         }
-        self.taken.insert(unique.clone(), text.to_owned());
+        self.taken.insert(unique.clone());
+        self.symbols.insert(name.to_owned(), unique.clone());
         unique
     }
 
@@ -119,6 +129,10 @@ impl Symbols {
                     .help("the file is damaged; export the model again"))
             }
             Some(dimension_proto::Value::DimParam(p)) if p.trim().is_empty() || p == "?" => Ok(None),
+            Some(dimension_proto::Value::DimParam(p)) if p.len() > MAX_NAME => {
+                Err(unsupported("onnx.dim", format!("the name of a size is longer than {MAX_NAME} bytes"))
+                    .help("export the model with shorter names of sizes"))
+            }
             Some(dimension_proto::Value::DimParam(p)) => Ok(Some(self.dim(p, b))),
         }
     }
@@ -152,6 +166,15 @@ impl Symbols {
         }
         Ok(ty)
     }
+}
+
+/// A text as an identifier.
+fn sanitized(text: &str) -> String {
+    let mut name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if name.chars().next().is_none_or(|c| c.is_ascii_digit()) {
+        name.insert(0, 'd');
+    }
+    name
 }
 
 /// Where a node comes from; `outer` is the origin of the function call around it.
@@ -221,5 +244,20 @@ mod tests {
         let (x, y) = (s.dim("seq len", &mut b), s.dim("seq/len", &mut b));
         assert_ne!(x, y);
         assert_eq!(s.dim("s0 + 1", &mut b), &Dim::symbol("s0") + &Dim::ONE);
+    }
+
+    #[test]
+    fn a_symbol_that_another_text_has_is_not_shared() {
+        let (mut s, mut b) = (Symbols::default(), SrgBuilder::new("f"));
+        let (spaced, sum) = (s.dim("a b", &mut b), s.dim("a_b + c", &mut b));
+        let (plain, c) = (s.dim("a_b", &mut b), s.dim("c", &mut b));
+        assert_ne!(spaced, plain);
+        assert_eq!(sum, &plain + &c);
+        assert_ne!(s.dim("a_b_1", &mut b), plain);
+        assert_eq!(s.dim("a b", &mut b), spaced);
+        // The other order: the parsed text keeps its name.
+        let (mut s, mut b) = (Symbols::default(), SrgBuilder::new("f"));
+        assert_eq!(s.dim("a_b", &mut b), Dim::symbol("a_b"));
+        assert_ne!(s.dim("a b", &mut b), Dim::symbol("a_b"));
     }
 }

@@ -116,6 +116,17 @@ fn payload(
 ) -> Result<Option<TensorData>> {
     let count = numel(shape).unwrap_or(0);
     let want = count.saturating_mul(dtype.size());
+    let typed_data = [
+        t.float_data.len(),
+        t.int32_data.len(),
+        t.int64_data.len(),
+        t.double_data.len(),
+        t.uint64_data.len(),
+    ];
+    if t.raw_data.as_ref().is_some_and(|r| !r.is_empty()) && typed_data.iter().any(|n| *n > 0) {
+        return Err(input("onnx.tensor-data", "the tensor has both raw data and typed data")
+            .help("a tensor holds its values once; export the model again"));
+    }
     let bytes: Window = if t.data_location == Some(DATA_LOCATION_EXTERNAL) {
         match external_window(t, want, external)? {
             Some(window) => window,

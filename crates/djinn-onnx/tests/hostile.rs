@@ -66,6 +66,50 @@ fn folders_and_missing_files() {
 }
 
 #[test]
+fn texts_say_what_they_are_not() {
+    let e = djinn_onnx::import(Bytes::from_static(b"hello world"), &|_| Ok(None)).expect_err("refused");
+    assert!(e.message.starts_with("this is not an ONNX model") && e.message.len() < 200, "{e}");
+    assert!(e.help.as_deref().is_some_and(|h| h.contains(".pt2, .onnx, SRG JSON and IR text")), "{e}");
+}
+
+#[test]
+fn diagnostics_do_not_repeat_the_file_and_stay_short() {
+    let path = std::env::temp_dir().join(format!("djinn-onnx-short-{}.onnx", std::process::id()));
+    let long = "n".repeat(100_000);
+    let nodes = vec![node("Abs", &[&long], &["y"])];
+    let bytes = model(20, build(nodes, vec![], vec![untyped("y")], vec![])).encode_to_vec();
+    std::fs::write(&path, bytes).expect("written");
+    let e = djinn_onnx::import_file(&path).expect_err("refused");
+    std::fs::remove_file(&path).expect("removed");
+    let text = e.to_string();
+    assert!(text.len() < 1000 && !text.contains("djinn-onnx-short"), "{text}");
+    let e = djinn_onnx::import_file(Path::new(env!("CARGO_MANIFEST_DIR"))).expect_err("refused");
+    assert_eq!(e.message, "not a regular file");
+}
+
+#[test]
+fn contradictions() {
+    let mut w = f32s("w", &[2], &[1.0, 2.0]);
+    w.raw_data = Some(Bytes::from_static(&[0; 8]));
+    w.float_data = vec![1.0, 2.0];
+    fails(&adding(w), "onnx.tensor-data", "both raw data and typed data");
+    let mut m = abs();
+    m.opset_import.push(OperatorSetIdProto { domain: "ai.onnx".into(), version: 13 });
+    fails(&m, "onnx.opset", "has operator sets");
+    for kernel in [[5, 5], [-3, 3]] {
+        let conv = with(node("Conv", &["x", "w"], &["y"]), vec![ints("kernel_shape", &kernel)]);
+        let w = f32s("w", &[1, 1, 3, 3], &[0.0; 9]);
+        let g = build(vec![conv], vec![f32v("x", &["1", "1", "8", "8"])], vec![untyped("y")], vec![w]);
+        fails(&model(20, g), "onnx.node", "'kernel_shape' is");
+    }
+    let mut m = abs();
+    if let Some(g) = m.graph.as_mut() {
+        g.input = vec![f32v("x", &[&"d".repeat(100_000)])];
+    }
+    fails(&m, "onnx.dim", "longer than 4096");
+}
+
+#[test]
 fn versions() {
     let mut m = abs();
     m.ir_version = Some(99);
@@ -153,7 +197,7 @@ fn deep_nesting() {
         }
     }
     g.input = vec![f32v("x", &["2"]), value("c", data_type::BOOL, &[])];
-    fails(&model(20, g), "onnx.decode", "recursion");
+    fails(&model(20, g), "onnx.nesting", "subgraphs are nested too deeply");
 }
 
 #[test]

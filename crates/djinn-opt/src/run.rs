@@ -13,11 +13,11 @@ use std::time::Instant;
 /// Runs the command; gives false if a check found a difference.
 pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     if args.list_passes {
-        print_text(&pass_list()?);
+        print_text(&pass_list()?)?;
         return Ok(true);
     }
     if args.list_rules {
-        print_text(&rule_list()?);
+        print_text(&rule_list()?)?;
         return Ok(true);
     }
     let path = args.input.as_ref().ok_or_else(|| {
@@ -33,6 +33,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
 
     set("reading");
     let model = clock.time("read", || djinn::read(path))?;
+    if let Some(warning) = missing_weights(&model.module) {
+        progress.suspend(|| eprintln!("{warning}"));
+    }
     set("optimising");
     let mut optimised = model.module.clone();
     let outcome =
@@ -45,8 +48,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     } else {
         None
     };
+    // A result that was found wrong is not written.
+    let passed = check.as_ref().is_none_or(djinn::CheckReport::passed);
     set("writing");
-    let nodes = clock.time("write", || emit(args, &model, &optimised))?;
+    let nodes = if passed { clock.time("write", || emit(args, &model, &optimised))? } else { None };
     progress.finish_and_clear();
 
     if let Some(file) = &args.remarks {
@@ -57,25 +62,36 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     if args.json {
         let object =
             report::json(&model, &before, &after, check.as_ref(), &outcome.statistics, nodes, &clock.0);
-        say(args, &format!("{object}\n"));
+        say(args, &format!("{object}\n"))?;
     } else {
         if args.stats {
-            say(args, &report::stats_table(&model, &before, &after));
+            say(args, &report::stats_table(&model, &before, &after))?;
             if let Some(n) = nodes {
-                say(args, &format!("{:<24} {:>10} {n:>10}\n", "ONNX nodes written", ""));
+                say(args, &format!("{:<24} {:>10} {n:>10}\n", "ONNX nodes written", ""))?;
             }
         }
         if args.diff {
-            say(args, &report::diff_text(&djinn::scope_changes(&model.module, &optimised)));
+            say(args, &report::diff_text(&djinn::scope_changes(&model.module, &optimised)))?;
         }
         if let Some(check) = &check {
-            say(args, &report::check_table(check));
+            say(args, &report::check_table(check))?;
         }
         if args.timing {
-            say(args, &report::timing_table(&clock.0, &outcome.run));
+            say(args, &report::timing_table(&clock.0, &outcome.run))?;
         }
     }
-    Ok(check.is_none_or(|c| c.passed()))
+    Ok(passed)
+}
+
+/// What to tell of weights that the file declares without values.
+fn missing_weights(module: &Module) -> Option<String> {
+    let mut missing = module.weights.iter().filter(|(_, w)| w.data.is_none());
+    let (first, _) = missing.next()?;
+    let count = 1 + missing.count();
+    Some(format!(
+        "warning: {count} weights have no values ('{first}' is the first): the graph is optimised, but can be neither \
+         checked nor run\n  help: keep the file with the external data beside the model"
+    ))
 }
 
 /// Runs a reproducer again.
@@ -95,7 +111,7 @@ pub(crate) fn rerun(file: &Path) -> Result<bool> {
     };
     let mut module = text::parse_module(&reproducer.module).at(|| file.display().to_string())?;
     djinn::optimize(&mut module, &options, None)?;
-    println!("the pipeline ran without an error");
+    print_text("the pipeline ran without an error\n")?;
     Ok(true)
 }
 
@@ -203,25 +219,32 @@ fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usiz
     };
     match &args.output {
         Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(content.as_bytes()))?,
-        None => print_text(&content),
+        None => print_text(&content)?,
     }
     Ok(None)
 }
 
 /// Reports go to standard output, or to standard error when the result itself is on standard output.
-fn say(args: &RunArgs, text: &str) {
+fn say(args: &RunArgs, text: &str) -> Result<()> {
     let on_stdout = args.output.is_none() && args.emit.is_some();
     if on_stdout {
         eprint!("{text}");
+        Ok(())
     } else {
-        print_text(text);
+        print_text(text)
     }
 }
 
 /// Writes to standard output; a closed pipe (`| head`) is no error of ours.
-fn print_text(text: &str) {
+pub(crate) fn print_text(text: &str) -> Result<()> {
     use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(input("file.write", e.to_string()).at("standard output").help("check its free space"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rule_list() -> Result<String> {

@@ -124,13 +124,14 @@ fn truncated_models_are_refused() {
 fn flipped_bits_never_crash() {
     for part in ["lstm/model.pt2", "cond_while/model.onnx"] {
         let bytes = std::fs::read(model(part)).expect("the model is there");
-        let input = folder("flipped").join("input.bin");
+        let dir = folder("flipped");
+        let (input, out) = (dir.join("input.bin"), dir.join("out.mlir"));
         for i in 0..24usize {
             let mut copy = bytes.clone();
             let at = (i * 2_654_435_761) % copy.len();
             copy[at] ^= 1 << (i % 8);
             std::fs::write(&input, &copy).expect("writable");
-            let run = djinn_opt(&[&input.to_string_lossy(), "-o", "/dev/null"]);
+            let run = djinn_opt(&[&input.to_string_lossy(), "-o", &out.to_string_lossy()]);
             let code = run.status.code();
             assert!(
                 matches!(code, Some(0 | 1 | 3)),
@@ -140,6 +141,49 @@ fn flipped_bits_never_crash() {
             );
         }
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn outputs_follow_links_and_replace_nothing_but_files() {
+    let dir = folder("outputs");
+    let (real, link) = (dir.join("real.mlir"), dir.join("link.mlir"));
+    std::fs::write(&real, "old").expect("writable");
+    std::os::unix::fs::symlink(&real, &link).expect("linkable");
+    let input = model("lstm/model.onnx");
+    assert!(djinn_opt(&[&input.to_string_lossy(), "-o", &link.to_string_lossy()]).status.success());
+    assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink());
+    assert!(std::fs::read_to_string(&real).expect("written").contains("builtin.module"));
+
+    let pipe = dir.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).expect("readable")
+    });
+    assert!(djinn_opt(&[&input.to_string_lossy(), "-o", &pipe.to_string_lossy()]).status.success());
+    assert!(reader.join().expect("no panic").contains("builtin.module"));
+    assert!(!std::fs::metadata(&pipe).expect("there").is_file());
+
+    let run = djinn_opt(&[&input.to_string_lossy(), "-o", &dir.to_string_lossy()]);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(text(&run.stderr).contains("directory"));
+}
+
+#[test]
+fn a_result_found_wrong_is_not_written() {
+    let dir = folder("unsound");
+    // A rule that does not hold: relu is not the identity.
+    std::fs::write(
+        dir.join("wrong.rw"),
+        "(rule wrong \"Not true.\" (class exact) (from (relu ?x)) (to ?x) (given (?x f32 (a))))",
+    )
+    .expect("writable");
+    let (input, out) = (model("squeezenet/model.onnx"), dir.join("out.mlir"));
+    let args = ["--rules", &dir.to_string_lossy(), "--check", "-o", &out.to_string_lossy()];
+    let run = djinn_opt(&[&[&*input.to_string_lossy()][..], &args[..]].concat());
+    assert_eq!(run.status.code(), Some(5), "{}", text(&run.stderr));
+    assert!(!out.exists());
 }
 
 #[test]

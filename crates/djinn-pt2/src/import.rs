@@ -60,10 +60,23 @@ fn program_member(archive: &Archive) -> Result<String> {
 /// Imports a program JSON with these payloads.
 pub(crate) fn from_program(json: &[u8], payloads: &Payloads) -> Result<Imported> {
     let malformed = |e: serde_json::Error| {
-        input("pt2.json", format!("the program JSON is malformed: {e}"))
+        let what = if e.to_string().contains("recursion limit") {
+            "the program JSON is nested too deeply".to_owned()
+        } else {
+            crate::clipped(&format!("the program JSON is malformed: {e}"), 140, 60)
+        };
+        input("pt2.json", what)
             .help("the file is damaged or not a program of torch.export: export the model again")
     };
-    let version: VersionOnly = serde_json::from_slice(json).map_err(malformed)?;
+    let version: VersionOnly = serde_json::from_slice(json).map_err(|e| {
+        if e.is_data() {
+            let reason = crate::clipped(&e.to_string(), 120, 0);
+            input("pt2.json", format!("this JSON is not a program of torch.export ({reason})"))
+                .help("djinn-opt reads .pt2, .onnx, SRG JSON and IR text; export the model again")
+        } else {
+            malformed(e)
+        }
+    })?;
     let (major, minor) = (version.schema_version.major, version.schema_version.minor);
     if major != SCHEMA_MAJOR {
         return Err(unsupported(
@@ -134,7 +147,7 @@ impl<'p> Import<'p> {
             lifted_names: BTreeSet::new(),
             next_argument: 0,
         };
-        import.facts();
+        import.facts()?;
         import.inputs(states)?;
         import.guards()?;
         import.cx.walk_nodes(graph)?;
@@ -147,7 +160,7 @@ impl<'p> Import<'p> {
         Ok(Outcome::Done(Box::new(Imported { report: cx.report, srg: cx.b.finish()? })))
     }
 
-    fn facts(&mut self) {
+    fn facts(&mut self) -> Result<()> {
         let p = self.program;
         let version = format!("{}.{}", p.schema_version.major, p.schema_version.minor);
         self.cx.b.metadata("source_format", "pt2");
@@ -155,9 +168,20 @@ impl<'p> Import<'p> {
         self.cx.b.metadata("schema_version", &version);
         self.cx.b.metadata("dialect", &p.verifiers.join(","));
         for (name, range) in &p.range_constraints {
+            let bound = |v: &Option<serde_json::Value>| v.as_ref().and_then(serde_json::Value::as_i64);
+            if let (Some(min), Some(max)) = (bound(&range.min_val), bound(&range.max_val))
+                && min > max
+            {
+                return Err(input(
+                    "pt2.range",
+                    format!("the size '{name}' is at least {min} and at most {max}"),
+                )
+                .help("the file contradicts itself: export the model again"));
+            }
             self.cx.symbols.0.insert(Symbol::new(name), symbol_info(range));
             self.cx.b.declare_symbol(name, symbol_info(range));
         }
+        Ok(())
     }
 
     /// Divisibility of sizes, from the guards that have a simple form.

@@ -21,7 +21,7 @@ mod schema;
 mod sympy;
 mod weights;
 
-use djinn_diag::{Context, Culprit, Diagnostic, Result, input, unsupported};
+use djinn_diag::{Culprit, Diagnostic, Result, input, unsupported};
 use djinn_srg::Srg;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Bytes that a gzip file may unpack to, at most.
-const MAX_UNPACKED: u64 = 4 << 30;
+const MAX_UNPACKED: usize = 1 << 30;
 
 /// What came out of an import.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct ImportReport {
 /// # Errors
 /// Malformed files are input errors; valid programs that cannot be expressed are unsupported.
 pub fn import(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Imported> {
-    import_any(bytes).map_err(advise)
+    import_any(bytes).map_err(advise).map_err(shortened)
 }
 
 fn import_any(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Imported> {
@@ -65,41 +65,43 @@ fn import_any(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Imported> {
     match data {
         [] => Err(input("pt2.empty", "the file is empty").help("export the model again")),
         [0x1F, 0x8B, ..] => {
-            let unpacked = gunzip(data)?;
+            let unpacked = gunzip(data, MAX_UNPACKED)?;
             if unpacked.starts_with(&[0x1F, 0x8B]) {
                 return Err(input("pt2.gzip", "the file is packed twice").help("unpack it once with gunzip"));
             }
             import_any(Arc::new(unpacked))
         }
         [b'{' | b' ' | b'\n' | b'\t' | b'\r', ..] => import_program_json(data),
-        _ => import::from_archive(bytes),
+        [b'P', b'K', ..] => import::from_archive(bytes),
+        _ => Err(input(
+            "pt2.zip",
+            "this is not a torch.export program: neither a zip archive nor program JSON",
+        )
+        .help("djinn-opt reads .pt2, .onnx, SRG JSON and IR text; export the model again")),
     }
 }
 
 /// Reads a file as [`import()`] does; a plain archive is mapped into memory, and weights point into the map.
 ///
 /// # Errors
-/// As [`import()`], and files that cannot be read.
+/// As [`import()`], and files that cannot be read. Diagnostics do not name the file: the caller knows it.
 pub fn import_file(path: &Path) -> Result<Imported> {
-    let place = || path.display().to_string();
     let unreadable = |e: std::io::Error| {
-        input("pt2.file", format!("cannot be read: {e}"))
-            .help("check the path and its permissions")
-            .at(place())
+        input("pt2.file", format!("cannot be read: {e}")).help("check the path and its permissions")
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let kind = file.metadata().map_err(unreadable)?;
-    if !kind.is_file() {
-        return Err(input("pt2.file", "is not a regular file").help("name a .pt2 file").at(place()));
+    // Asked before opening, which would wait for a writer if the file is a pipe.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(input("pt2.file", "not a regular file").help("name the model file itself"));
     }
-    if kind.len() == 0 {
-        return import(Arc::new(Vec::new())).at(place);
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() == 0 {
+        return import(Arc::new(Vec::new()));
     }
     // SAFETY: the map is read-only and private. If another process shortens the file while it is mapped, reading
     // beyond the new end kills this process; that is the documented price of not copying weights.
     #[allow(unsafe_code, reason = "mapping a file is unsafe by nature; see above")]
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
-    import(Arc::new(map)).at(place)
+    import(Arc::new(map))
 }
 
 /// Reads the program JSON alone; weights come without values.
@@ -107,7 +109,7 @@ pub fn import_file(path: &Path) -> Result<Imported> {
 /// # Errors
 /// As [`import()`].
 pub fn import_program_json(json: &[u8]) -> Result<Imported> {
-    import::from_program(json, &weights::Payloads::default()).map_err(advise)
+    import::from_program(json, &weights::Payloads::default()).map_err(advise).map_err(shortened)
 }
 
 /// Adds advice to a diagnostic that has none of its own (those of the op table's constraints).
@@ -126,15 +128,67 @@ fn advise(e: Box<Diagnostic>) -> Box<Diagnostic> {
     }
 }
 
-fn gunzip(data: &[u8]) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let mut reader = flate2::read::GzDecoder::new(data).take(MAX_UNPACKED + 1);
-    reader.read_to_end(&mut out).map_err(|e| {
-        input("pt2.gzip", format!("the gzip file is damaged: {e}")).help("copy or pack the file again")
-    })?;
-    if out.len() as u64 > MAX_UNPACKED {
-        return Err(unsupported("pt2.gzip", "the gzip file unpacks to more than 4 GiB")
-            .help("unpack it to disk with gunzip and import the result, which is then mapped into memory"));
+/// Unpacks to at most `limit` bytes; memory grows with what has been unpacked.
+fn gunzip(data: &[u8], limit: usize) -> Result<Vec<u8>> {
+    let help = "unpack it to disk with gunzip and name the result, which is then mapped into memory";
+    let mut reader = flate2::read::MultiGzDecoder::new(data);
+    let (mut out, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        let n = reader.read(&mut chunk).map_err(|e| {
+            input("pt2.gzip", format!("the gzip file is damaged: {e}")).help("copy or pack the file again")
+        })?;
+        if n == 0 {
+            return Ok(out);
+        }
+        if out.len() + n > limit {
+            let message = format!("the gzip file unpacks to more than {limit} bytes");
+            return Err(unsupported("pt2.gzip", message).help(help));
+        }
+        out.try_reserve(n).map_err(|_| {
+            unsupported("pt2.gzip", "there is not enough memory to unpack the gzip file").help(help)
+        })?;
+        out.extend_from_slice(&chunk[..n]);
     }
-    Ok(out)
+}
+
+/// Cuts the names and values of hostile files out of the texts of a diagnostic.
+fn shortened(mut e: Box<Diagnostic>) -> Box<Diagnostic> {
+    for text in std::iter::once(&mut e.message).chain(&mut e.place) {
+        *text = clipped(text, 200, 60);
+    }
+    e
+}
+
+/// The text if it has at most `head` + `tail` characters; else that many of it.
+fn clipped(text: &str, head: usize, tail: usize) -> String {
+    let count = text.chars().count();
+    if count <= head + tail {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(count - tail).collect();
+    format!("{start}…{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn gzip_bombs_are_refused() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gz.write_all(&vec![0; 1 << 20]).expect("written");
+        let bomb = gz.finish().expect("finished");
+        assert!(bomb.len() < 1 << 12);
+        let e = gunzip(&bomb, (1 << 20) - 1).expect_err("refused");
+        assert!(e.message.contains("more than 1048575 bytes") && e.help.is_some(), "{e}");
+        assert_eq!(gunzip(&bomb, 1 << 20).expect("unpacked").len(), 1 << 20);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let e = shortened(input("x", "é".repeat(1000)).at("p".repeat(1000)));
+        assert_eq!((e.message.chars().count(), e.place[0].len()), (261, 263));
+    }
 }

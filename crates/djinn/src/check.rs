@@ -89,7 +89,11 @@ pub fn check(original: &Module, optimised: &Module, options: &CheckOptions) -> R
             Some(inputs) => inputs.clone(),
             None => crate::random::inputs(original, &f.name, options.seed),
         };
-        let expected = evaluate(original, &f.name, &inputs).at(|| "original")?;
+        let expected =
+            evaluate(original, &f.name, &inputs).at(|| "original").map_err(|e| match options.inputs {
+                None => e.help("random inputs may not fit this model: give real ones with --inputs FILE.npz"),
+                Some(_) => e,
+            })?;
         let actual = evaluate(optimised, &f.name, &inputs).at(|| "optimised")?;
         report.results.extend(compare_outputs(&f.name, &expected.outputs, &actual.outputs)?);
         report.results.extend(compare_outputs(&f.name, &expected.updates, &actual.updates)?);
@@ -121,11 +125,13 @@ pub(crate) fn compare_one(name: &str, expected: &TensorData, actual: &TensorData
             elements: report.elements,
             failure: None,
         },
-        Err(mismatch) => Compared {
-            name: name.to_owned(),
-            max_abs: f64::NAN,
-            elements: expected.numel(),
-            failure: Some(mismatch.to_string()),
-        },
+        Err(mismatch) => {
+            let max_abs = match &*mismatch {
+                djinn_interp::Mismatch::Values(report) => report.max_abs,
+                _ => f64::NAN,
+            };
+            let failure = Some(mismatch.to_string());
+            Compared { name: name.to_owned(), max_abs, elements: expected.numel(), failure }
+        }
     }
 }

@@ -49,7 +49,7 @@ pub struct Model {
 }
 
 /// Bytes of a gunzipped text or JSON file, at most.
-const MAX_TEXT_BYTES: u64 = 1 << 32;
+const MAX_TEXT_BYTES: u64 = 1 << 30;
 
 /// Reads a model file.
 ///
@@ -65,6 +65,9 @@ fn read_unplaced(path: &Path) -> Result<Model> {
     if metadata.is_dir() {
         return Err(input("file.directory", "this is a directory, not a model file")
             .help("name the model file inside it, such as model.pt2 or model.onnx"));
+    }
+    if !metadata.is_file() {
+        return Err(input("file.kind", "this is not a regular file").help("save the model to a file first"));
     }
     if metadata.len() == 0 {
         return Err(input("file.empty", "the file is empty").help("export the model again"));
@@ -142,7 +145,7 @@ fn read_all(path: &Path) -> Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .map_err(|e| input("file.read", e.to_string()))?;
     if bytes.len() as u64 > MAX_TEXT_BYTES {
-        return Err(input("file.size", "the file is larger than 4 GiB")
+        return Err(input("file.size", "the text is larger than 1 GiB")
             .help("split the model, or use a binary format"));
     }
     Ok(bytes)

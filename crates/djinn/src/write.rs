@@ -6,7 +6,8 @@ use djinn_onnx_export::{ExportOptions, export};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes a file by way of a temporary one beside it, so that an error leaves no half-written file.
+/// Writes a file by way of a temporary one beside it, so that an error leaves no half-written file. A symbolic link is
+/// followed; what is not a regular file (a pipe, a device) is written to directly, never replaced.
 ///
 /// # Errors
 /// Those of the file system, with the path as place.
@@ -14,20 +15,33 @@ pub fn write_atomically(
     path: &Path,
     write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
-    let failed =
-        |e: std::io::Error| input("file.write", e.to_string()).help("check the folder and its free space");
-    let mut run = || -> Result<()> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        let mut buffered = std::io::BufWriter::new(file.as_file_mut());
-        write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
-        drop(buffered);
-        set_permissions(&file).map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
-        Ok(())
+    write_through(path, write)
+        .map_err(|e| input("file.write", e.to_string()).help("check the folder and its free space"))
+        .at(|| path.display().to_string())
+}
+
+fn write_through(
+    path: &Path,
+    write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let target = match std::fs::metadata(path) {
+        Ok(m) if m.is_dir() => return Err(std::io::Error::other("this is a directory")),
+        Ok(m) if !m.is_file() => {
+            let mut out = std::io::BufWriter::new(std::fs::OpenOptions::new().write(true).open(path)?);
+            return write(&mut out).and_then(|()| out.flush());
+        }
+        Ok(_) => path.canonicalize()?,
+        Err(_) => path.to_path_buf(),
     };
-    run().at(|| path.display().to_string())
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut buffered = std::io::BufWriter::new(file.as_file_mut());
+    write(&mut buffered).and_then(|()| buffered.flush())?;
+    drop(buffered);
+    set_permissions(&file)?;
+    file.persist(&target)?;
+    Ok(())
 }
 
 /// Temporary files are private; results are as readable as any new file.

@@ -54,15 +54,65 @@ fn sizes(cx: &Cx<'_, '_>, op: &Op) -> Sizes {
     }
 }
 
-/// Scaled dot-product attention, native or spelled out.
+/// Scaled dot-product attention, native or spelled out. onnxruntime refuses scales that are not above 0.
 pub(super) fn sdpa(cx: &mut Cx<'_, '_>, op: &Op) -> Result<String> {
-    if cx.e.opset() >= 23 { native(cx, op) } else { spelled_out(cx, op) }
+    let scale = op.attrs.float("scale") as f32;
+    if cx.e.opset() >= 23 && scale > 0.0 && scale.is_finite() { native(cx, op) } else { spelled_out(cx, op) }
 }
 
 /// Does causality hide any key from any query?
 fn hides(cx: &Cx<'_, '_>, op: &Op, s: &Sizes) -> bool {
     let offset = op.attrs.dim("causal_offset");
     op.attrs.bool("causal") && !(&offset + &Dim::ONE).provably_ge(&s.keys, cx.e.symbols)
+}
+
+/// May masks and causality together hide every key from some query? Softmax then gives NaN where the IR has zeros.
+fn may_hide_all(cx: &Cx<'_, '_>, op: &Op, s: &Sizes) -> bool {
+    let offset = op.attrs.dim("causal_offset");
+    // Row i sees at least the keys up to i + first.
+    let first = match offset.as_const() {
+        _ if !hides(cx, op, s) => usize::MAX,
+        Some(o) if o >= 0 => usize::try_from(o).unwrap_or(usize::MAX),
+        None if offset.provably_ge(&Dim::ZERO, cx.e.symbols) => 0,
+        _ => return true,
+    };
+    op.operands.get(3).is_some_and(|mask| !is_finite(cx, *mask) && !shows_a_key(cx, *mask, first))
+}
+
+/// Is this a float mask that can be seen to hold finite numbers only?
+fn is_finite(cx: &Cx<'_, '_>, mask: ValueId) -> bool {
+    if !cx.graph.ty(mask).dtype.is_float() {
+        return false;
+    }
+    if let Some(data) = cx.known(mask) {
+        return (0..data.numel()).all(|i| data.get_f64(i).is_some_and(f64::is_finite));
+    }
+    let Some((id, _)) = cx.graph.definition(mask) else { return false };
+    let op = cx.graph.op(id);
+    match op.kind {
+        OpKind::Select => op.operands[1..].iter().all(|v| is_finite(cx, *v)),
+        OpKind::Reshape | OpKind::Broadcast | OpKind::Transpose | OpKind::Slice => {
+            is_finite(cx, op.operands[0])
+        }
+        _ => false,
+    }
+}
+
+/// Is this a constant mask of which every row i shows a key among those up to i + `first`?
+fn shows_a_key(cx: &Cx<'_, '_>, mask: ValueId, first: usize) -> bool {
+    let Some(data) = cx.known(mask) else { return false };
+    let (columns, rows) = match data.shape() {
+        [] => (1, 1),
+        [columns] => (*columns, 1),
+        [.., rows, columns] => (*columns, *rows),
+    };
+    let is_bool = data.dtype() == DType::Bool;
+    let shows = |i: usize| data.get_f64(i).is_some_and(|v| if is_bool { v != 0.0 } else { v.is_finite() });
+    let count = data.numel().checked_div(columns).unwrap_or(0);
+    (0..count).all(|row| {
+        let seen = first.saturating_add(row % rows).saturating_add(1).min(columns);
+        (row * columns..row * columns + seen).any(shows)
+    })
 }
 
 /// Keys and values that are joined to those of earlier steps: (past, new) of each.
@@ -244,7 +294,7 @@ fn causal_mask(cx: &mut Cx<'_, '_>, queries: &Dim, keys: &Dim, offset: &Dim) -> 
     cx.e.cached("LessOrEqual", &[&columns, &rows], vec![], ty)
 }
 
-/// MatMul, mask, Softmax, MatMul. Query heads that share a key head are stacked along the length.
+/// MatMul, mask, Softmax, guard against rows without keys, MatMul. Query heads that share a key head are stacked along the length.
 fn spelled_out(cx: &mut Cx<'_, '_>, op: &Op) -> Result<String> {
     let s = sizes(cx, op);
     let dtype = cx.result_ty(op).dtype;
@@ -272,6 +322,9 @@ fn spelled_out(cx: &mut Cx<'_, '_>, op: &Op) -> Result<String> {
         scores = reshape::reshape(cx.e, &scores, &scores_ty.shape)?;
         scores = mask_scores(cx, op, &s, scores, &scores_ty)?;
         scores = softmax(cx, &scores, &scores_ty)?;
+        if may_hide_all(cx, op, &s) {
+            scores = zeros_for_nan(cx, &scores, &scores_ty)?;
+        }
         scores = reshape::reshape(cx.e, &scores, &inner_ty.shape)?;
     } else {
         scores = softmax(cx, &scores, &inner_ty)?;
@@ -290,6 +343,13 @@ fn spelled_out(cx: &mut Cx<'_, '_>, op: &Op) -> Result<String> {
 
 fn softmax(cx: &mut Cx<'_, '_>, scores: &str, ty: &TensorType) -> Result<String> {
     cx.e.node("Softmax", &[scores], vec![int("axis", -1)], ty.clone())
+}
+
+/// The IR gives zeros for a query that sees no key, for which Softmax gives NaN.
+fn zeros_for_nan(cx: &mut Cx<'_, '_>, x: &str, ty: &TensorType) -> Result<String> {
+    let nan = cx.e.node("IsNaN", &[x], vec![], ty.with_dtype(DType::Bool))?;
+    let zero = cx.e.scalar(ty.dtype, 0.0)?;
+    cx.e.node("Where", &[&nan, &zero, x], vec![], ty.clone())
 }
 
 /// Query, transposed key and value with a head axis each.

@@ -64,7 +64,7 @@ impl<'a, 'm> Cx<'a, 'm> {
             }
             let (scope, metadata) = origin(op);
             self.e.set_origin(&scope, metadata);
-            let names = lower(self, id, op).at(|| format!("'{}' {}", op.kind.name(), scope))?;
+            let names = lower(self, id, op).at(|| place(id, op))?;
             if names.len() != op.results.len() {
                 let message = format!("'{}' was lowered to {} results", op.kind.name(), names.len());
                 return Err(internal("onnx-export.results", message));
@@ -147,6 +147,15 @@ impl<'a, 'm> Cx<'a, 'm> {
         let ty = self.result_ty(op);
         self.e.node(onnx_op, inputs, attrs, ty)
     }
+}
+
+/// Where an operation is, for diagnostics.
+fn place(id: OpId, op: &Op) -> String {
+    let name = if op.kind == OpKind::Opaque { op.attrs.str("op") } else { op.kind.name() };
+    let scope = op.location.scope.as_deref().filter(|s| !s.is_empty());
+    let scope = scope.map(|s| format!(" in {s}")).unwrap_or_default();
+    let source = op.location.source.as_ref().map(|(file, line)| format!(" ({file}:{line})"));
+    format!("operation {} '{name}'{scope}{}", id.0, source.unwrap_or_default())
 }
 
 /// Module path and metadata of the nodes of one operation.
@@ -311,8 +320,10 @@ fn lower(cx: &mut Cx<'_, '_>, id: OpId, op: &Op) -> Result<Vec<String>> {
         K::If => control::if_op(cx, op),
         K::Loop => control::loop_op(cx, op),
         K::Opaque => {
-            let message = format!("the operation '{}' is unknown and cannot be written as ONNX", a.str("op"));
-            Err(unsupported("onnx-export.opaque", message))
+            let message =
+                format!("'{}' was kept as it is (opaque) and cannot be written as ONNX", a.str("op"));
+            Err(unsupported("onnx-export.opaque", message)
+                .help("write --emit ir, or export the model with it decomposed"))
         }
     }
 }

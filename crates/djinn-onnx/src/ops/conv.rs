@@ -85,6 +85,20 @@ fn same_padding(n: &Node<'_, '_>, length: &Dim, kernel: &Dim, stride: i64, dilat
     Ok(total.max(0))
 }
 
+/// Refuses a `kernel_shape` that is not the weight's.
+fn check_kernel(n: &Node<'_, '_>, kernel: &[Dim]) -> Result<()> {
+    let Some(wanted) = n.attrs.ints("kernel_shape")?.filter(|w| !w.is_empty()) else { return Ok(()) };
+    let differs = |(w, k): (&i64, &Dim)| *w < 0 || k.as_const().is_some_and(|k| k != *w);
+    if wanted.len() != kernel.len() || wanted.iter().zip(kernel).any(differs) {
+        let sizes: Vec<String> = kernel.iter().map(ToString::to_string).collect();
+        return Err(n.invalid(format!(
+            "'kernel_shape' is {wanted:?}, but the weight's kernel is [{}]",
+            sizes.join(", ")
+        )));
+    }
+    Ok(())
+}
+
 fn conv(n: &mut Node<'_, '_>) -> Result<Outputs> {
     let (x, weight) = (n.x(0)?, n.x(1)?);
     let axes = spatial_axes(n, x)?;
@@ -92,6 +106,7 @@ fn conv(n: &mut Node<'_, '_>) -> Result<Outputs> {
         return Err(n.invalid("operand and weight differ in rank"));
     }
     let kernel = n.shape(weight)[2..].to_vec();
+    check_kernel(n, &kernel)?;
     let w = window(n, x, &kernel)?;
     let mut operands = vec![x, weight];
     operands.extend(n.opt(2));
@@ -105,6 +120,7 @@ fn conv_transpose(n: &mut Node<'_, '_>) -> Result<Outputs> {
     if n.rank(weight) != axes + 2 {
         return Err(n.invalid("operand and weight differ in rank"));
     }
+    check_kernel(n, &n.shape(weight)[2..])?;
     let (strides, dilations) = (per_axis(n, "strides", axes)?, per_axis(n, "dilations", axes)?);
     let output_padding = n.attrs.ints("output_padding")?.unwrap_or_else(|| vec![0; axes]);
     if output_padding.len() != axes {

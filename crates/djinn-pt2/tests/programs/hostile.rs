@@ -51,7 +51,14 @@ fn wrong_files_are_input_errors() {
     }
     let directory =
         djinn_pt2::import_file(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))).expect_err("refused");
-    assert_eq!(directory.code, "pt2.file");
+    assert_eq!((directory.code.as_str(), directory.message.as_str()), ("pt2.file", "not a regular file"));
+    assert!(directory.place.is_empty(), "the caller adds the path: {directory}");
+    let said = |bytes: &[u8], words: &str| {
+        let e = import(bytes).expect("refused");
+        assert!(e.message.contains(words) && e.message.len() < 220, "{e}");
+    };
+    said(b"hello world", "this is not a torch.export program");
+    said(b"{\"a\": 1}", "this JSON is not a program of torch.export");
     let nested = format!("{{\"x\": {}1{}}}", "[".repeat(5000), "]".repeat(5000));
     assert_eq!(import(nested.as_bytes()).map(|e| e.culprit), Some(Culprit::Input));
 }
@@ -68,6 +75,8 @@ fn wrong_programs_name_the_culprit() {
     let node = |p: &mut Value, n: usize| p["graph_module"]["graph"]["nodes"][n].take();
     check(&|p| p["schema_version"]["major"] = json!(9), Culprit::Unsupported, "pt2.schema");
     check(&|p| drop(node(p, 0)), Culprit::Input, "pt2.json");
+    let range = json!({"s0": {"min_val": 5, "max_val": 2}});
+    check(&|p| p["range_constraints"] = range.clone(), Culprit::Input, "pt2.range");
     let values = |p: &mut Value, name: &str, key: &str, v: Value| {
         p["graph_module"]["graph"]["tensor_values"][name][key] = v;
     };

@@ -7,7 +7,7 @@
 pub use prost;
 pub use prost::bytes::Bytes;
 
-/// Values of [`AttributeProto::r#type`].
+/// Values of the field `type` of [`AttributeProto`].
 pub mod attribute_type {
     pub const FLOAT: i32 = 1;
     pub const INT: i32 = 2;

@@ -15,6 +15,10 @@ pub(crate) fn stats_table(model: &Model, before: &ModuleStats, after: &ModuleSta
         let _ = writeln!(out, "{kind:<24} {:>10} {:>10}", n(before), n(after));
     }
     let _ = writeln!(out, "{:<24} {:>10} {:>10}", "total", before.count(), after.count());
+    if before.ahead_of_time + after.ahead_of_time > 0 {
+        let row = (before.ahead_of_time, after.ahead_of_time);
+        let _ = writeln!(out, "{:<24} {:>10} {:>10}", "ahead of time", row.0, row.1);
+    }
     let _ = writeln!(
         out,
         "{:<24} {:>10.2} {:>10.2}",

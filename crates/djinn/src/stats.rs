@@ -57,9 +57,11 @@ fn add(graph: &Graph, model: &CostModel<'_>, out: &mut ModuleStats) {
         for v in &op.results {
             ahead[v.0 as usize] = depends_on_weights_only;
         }
-        if op.kind.def().cost != CostClass::Free
-            || matches!(op.kind, OpKind::Reshape | OpKind::DynamicReshape)
-        {
+        let counts = op.kind.def().cost != CostClass::Free
+            || matches!(op.kind, OpKind::Reshape | OpKind::DynamicReshape);
+        if counts && depends_on_weights_only {
+            out.ahead_of_time += 1;
+        } else if counts {
             *out.operations.entry(op.kind.name()).or_default() += 1;
         }
         out.seconds += model.op(op.kind, &operands, &results, depends_on_weights_only);
@@ -67,5 +69,25 @@ fn add(graph: &Graph, model: &CostModel<'_>, out: &mut ModuleStats) {
             out.flops += model.flops(op.kind, &operands, &results);
         }
         op.regions.iter().for_each(|r| add(r, model, out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use djinn_ir::{DType, Graph, TensorData, attrs};
+
+    #[test]
+    fn work_on_weights_is_counted_apart() {
+        let mut graph = Graph::new();
+        let x = graph.add_argument(TensorType::of(DType::F32, &[2, 2]));
+        let w = TensorData::splat(DType::F32, &[2, 2], 0.5).expect("fits");
+        let w = graph.build1(OpKind::Constant, &[], attrs! { value: w }).expect("well typed");
+        let t = graph.build1(OpKind::Transpose, &[w], attrs! { perm: vec![1i64, 0] }).expect("well typed");
+        let y = graph.build1(OpKind::MatMul, &[x, t], djinn_ir::Attrs::new()).expect("well typed");
+        graph.results = vec![y];
+        let function = djinn_ir::Function { name: "f".into(), graph, arguments: vec![], results: vec![] };
+        let stats = stats(&Module { functions: vec![function], ..Module::default() });
+        assert_eq!((stats.count(), stats.ahead_of_time), (1, 1));
     }
 }

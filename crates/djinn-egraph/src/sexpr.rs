@@ -43,7 +43,9 @@ impl SExpr {
 
 /// An error at a line of a rule file.
 pub fn error(line: u32, message: impl Into<String>) -> Box<Diagnostic> {
-    input("rule.syntax", message).at(format!("line {line}"))
+    input("rule.syntax", message)
+        .at(format!("line {line}"))
+        .help("passes/README.md says how a rule is written")
 }
 
 /// Parses a whole file. `;` starts a comment.

@@ -121,18 +121,18 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) diff: bool,
     /// E-nodes at which a search stops
-    #[arg(long, value_name = "N")]
-    pub(crate) node_limit: Option<u64>,
+    #[arg(long, value_name = "N", default_value_t = djinn::pass::Limits::default().nodes)]
+    pub(crate) node_limit: u64,
     /// Rounds of rewriting at which a search stops
-    #[arg(long, value_name = "N")]
-    pub(crate) iter_limit: Option<u64>,
+    #[arg(long, value_name = "N", default_value_t = djinn::pass::Limits::default().iterations)]
+    pub(crate) iter_limit: u64,
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Use the rules in the .rw files of this folder as well
+    /// Use the rules in the .rw files of this folder as well; they are taken on trust, so add --check
     #[arg(long, value_name = "DIR")]
     pub(crate) rules: Option<PathBuf>,
-    /// Stop after this many rewrites (to bisect a wrong result)
+    /// Stop after this many rewrites: halving it until --check agrees finds the guilty one, which --remarks names
     #[arg(long, value_name = "N")]
     pub(crate) fuel: Option<u64>,
     /// Print one JSON object instead of tables

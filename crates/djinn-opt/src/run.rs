@@ -123,12 +123,8 @@ fn options(args: &RunArgs) -> Result<OptimizeOptions> {
         verify_each: args.verify_each,
         ..OptimizeOptions::default()
     };
-    if let Some(n) = args.node_limit {
-        options.limits.nodes = n;
-    }
-    if let Some(n) = args.iter_limit {
-        options.limits.iterations = n;
-    }
+    options.limits.nodes = args.node_limit;
+    options.limits.iterations = args.iter_limit;
     if let Some(dir) = &args.rules {
         options.extra_rules = read_rules(dir).at(|| dir.display().to_string())?;
     }

@@ -32,7 +32,10 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
             .map_err(|e| input("npz.read", e.to_string()))
             .at(|| format!("array '{name}'"))
             .at(place)?;
-        let tensor = parse_npy(&bytes).at(|| format!("array '{name}'")).at(place)?;
+        let tensor = parse_npy(&bytes)
+            .map_err(|e| if e.help.is_none() { e.help("write the file with numpy.savez") } else { e })
+            .at(|| format!("array '{name}'"))
+            .at(place)?;
         out.insert(name, tensor);
     }
     Ok(out)

@@ -36,8 +36,12 @@ pub static INFO: PassInfo = PassInfo {
             default: "all",
             summary: "rule files to use, separated by '+', without '.rw'",
         },
-        OptionInfo { name: "node-limit", default: "", summary: "e-nodes at which the search stops" },
-        OptionInfo { name: "iter-limit", default: "", summary: "rounds over all rules" },
+        OptionInfo {
+            name: "node-limit",
+            default: "",
+            summary: "e-nodes at which the search stops; else --node-limit",
+        },
+        OptionInfo { name: "iter-limit", default: "", summary: "rounds over all rules; else --iter-limit" },
     ],
 };
 

@@ -60,6 +60,15 @@ impl Diagnostic {
         self
     }
 
+    /// This diagnostic with long texts cut: names and values of hostile files may be of any length.
+    #[must_use]
+    pub fn shortened(mut self: Box<Self>) -> Box<Self> {
+        for text in std::iter::once(&mut self.message).chain(&mut self.place) {
+            *text = clipped(text, 200, 60);
+        }
+        self
+    }
+
     /// Adds an enclosing place in front of those already known.
     #[must_use]
     pub fn at(mut self: Box<Self>, place: impl Into<String>) -> Box<Self> {
@@ -85,6 +94,17 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// The text if it has at most `head` + `tail` characters; else that many of it, with `…` between.
+pub fn clipped(text: &str, head: usize, tail: usize) -> String {
+    let count = text.chars().count();
+    if count <= head + tail {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(count - tail).collect();
+    format!("{start}…{end}")
+}
 
 /// A diagnostic about wrong input.
 pub fn input(code: impl Into<String>, message: impl Into<String>) -> Box<Diagnostic> {
@@ -165,6 +185,12 @@ mod tests {
             d.to_string(),
             "error[onnx.empty]: the file is empty\n  at: a.onnx\n  help: export the model again"
         );
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let e = input("x", "é".repeat(1000)).at("p".repeat(1000)).shortened();
+        assert_eq!((e.message.chars().count(), e.place[0].len()), (261, 263));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod tensor;
 
 pub use file::{ByteSource, import_file};
 
-use djinn_diag::{Diagnostic, Result, input, unsupported};
+use djinn_diag::{Diagnostic, Result, clipped, input, unsupported};
 use djinn_onnx_proto::{Bytes, ModelProto, prost::Message};
 use djinn_srg::Srg;
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub fn import(bytes: Bytes, external: &Resolver<'_>) -> Result<Imported> {
         return Err(input("onnx.empty", "the file is empty").help("export or download the model again"));
     }
     let model = ModelProto::decode(bytes).map_err(|e| undecodable(&e.to_string()))?;
-    model::import_model(&model, external).map_err(shortened)
+    model::import_model(&model, external).map_err(Diagnostic::shortened)
 }
 
 fn undecodable(reason: &str) -> Box<Diagnostic> {
@@ -78,23 +78,4 @@ fn undecodable(reason: &str) -> Box<Diagnostic> {
     let reason = clipped(reason, 120, 0);
     input("onnx.decode", format!("this is not an ONNX model, or a damaged one ({reason})"))
         .help("djinn-opt reads .pt2, .onnx, SRG JSON and IR text; export the model again")
-}
-
-/// Cuts the names and values of hostile files out of the texts of a diagnostic.
-fn shortened(mut e: Box<Diagnostic>) -> Box<Diagnostic> {
-    for text in std::iter::once(&mut e.message).chain(&mut e.place) {
-        *text = clipped(text, 200, 60);
-    }
-    e
-}
-
-/// The text if it has at most `head` + `tail` characters; else that many of it.
-fn clipped(text: &str, head: usize, tail: usize) -> String {
-    let count = text.chars().count();
-    if count <= head + tail {
-        return text.to_owned();
-    }
-    let start: String = text.chars().take(head).collect();
-    let end: String = text.chars().skip(count - tail).collect();
-    format!("{start}…{end}")
 }

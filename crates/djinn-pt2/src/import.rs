@@ -63,14 +63,14 @@ pub(crate) fn from_program(json: &[u8], payloads: &Payloads) -> Result<Imported>
         let what = if e.to_string().contains("recursion limit") {
             "the program JSON is nested too deeply".to_owned()
         } else {
-            crate::clipped(&format!("the program JSON is malformed: {e}"), 140, 60)
+            djinn_diag::clipped(&format!("the program JSON is malformed: {e}"), 140, 60)
         };
         input("pt2.json", what)
             .help("the file is damaged or not a program of torch.export: export the model again")
     };
     let version: VersionOnly = serde_json::from_slice(json).map_err(|e| {
         if e.is_data() {
-            let reason = crate::clipped(&e.to_string(), 120, 0);
+            let reason = djinn_diag::clipped(&e.to_string(), 120, 0);
             input("pt2.json", format!("this JSON is not a program of torch.export ({reason})"))
                 .help("djinn-opt reads .pt2, .onnx, SRG JSON and IR text; export the model again")
         } else {

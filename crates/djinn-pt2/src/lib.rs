@@ -21,11 +21,10 @@ mod schema;
 mod sympy;
 mod weights;
 
-use djinn_diag::{Culprit, Diagnostic, Result, input, unsupported};
+use djinn_diag::{Culprit, Diagnostic, Result, input};
 use djinn_srg::Srg;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,7 +56,7 @@ pub struct ImportReport {
 /// # Errors
 /// Malformed files are input errors; valid programs that cannot be expressed are unsupported.
 pub fn import(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Imported> {
-    import_any(bytes).map_err(advise).map_err(shortened)
+    import_any(bytes).map_err(advise).map_err(Diagnostic::shortened)
 }
 
 fn import_any(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Imported> {
@@ -65,7 +64,7 @@ fn import_any(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Imported> {
     match data {
         [] => Err(input("pt2.empty", "the file is empty").help("export the model again")),
         [0x1F, 0x8B, ..] => {
-            let unpacked = gunzip(data, MAX_UNPACKED)?;
+            let unpacked = djinn_srg::gzip::unpack("pt2.gzip", data, MAX_UNPACKED)?;
             if unpacked.starts_with(&[0x1F, 0x8B]) {
                 return Err(input("pt2.gzip", "the file is packed twice").help("unpack it once with gunzip"));
             }
@@ -109,7 +108,7 @@ pub fn import_file(path: &Path) -> Result<Imported> {
 /// # Errors
 /// As [`import()`].
 pub fn import_program_json(json: &[u8]) -> Result<Imported> {
-    import::from_program(json, &weights::Payloads::default()).map_err(advise).map_err(shortened)
+    import::from_program(json, &weights::Payloads::default()).map_err(advise).map_err(Diagnostic::shortened)
 }
 
 /// Adds advice to a diagnostic that has none of its own (those of the op table's constraints).
@@ -125,70 +124,5 @@ fn advise(e: Box<Diagnostic>) -> Box<Diagnostic> {
             e.help("rewrite this part of the model, or ask for support with the model file")
         }
         Culprit::Internal => e,
-    }
-}
-
-/// Unpacks to at most `limit` bytes; memory grows with what has been unpacked.
-fn gunzip(data: &[u8], limit: usize) -> Result<Vec<u8>> {
-    let help = "unpack it to disk with gunzip and name the result, which is then mapped into memory";
-    let mut reader = flate2::read::MultiGzDecoder::new(data);
-    let (mut out, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
-    loop {
-        let n = reader.read(&mut chunk).map_err(|e| {
-            input("pt2.gzip", format!("the gzip file is damaged: {e}")).help("copy or pack the file again")
-        })?;
-        if n == 0 {
-            return Ok(out);
-        }
-        if out.len() + n > limit {
-            let message = format!("the gzip file unpacks to more than {limit} bytes");
-            return Err(unsupported("pt2.gzip", message).help(help));
-        }
-        out.try_reserve(n).map_err(|_| {
-            unsupported("pt2.gzip", "there is not enough memory to unpack the gzip file").help(help)
-        })?;
-        out.extend_from_slice(&chunk[..n]);
-    }
-}
-
-/// Cuts the names and values of hostile files out of the texts of a diagnostic.
-fn shortened(mut e: Box<Diagnostic>) -> Box<Diagnostic> {
-    for text in std::iter::once(&mut e.message).chain(&mut e.place) {
-        *text = clipped(text, 200, 60);
-    }
-    e
-}
-
-/// The text if it has at most `head` + `tail` characters; else that many of it.
-fn clipped(text: &str, head: usize, tail: usize) -> String {
-    let count = text.chars().count();
-    if count <= head + tail {
-        return text.to_owned();
-    }
-    let start: String = text.chars().take(head).collect();
-    let end: String = text.chars().skip(count - tail).collect();
-    format!("{start}…{end}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    #[test]
-    fn gzip_bombs_are_refused() {
-        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        gz.write_all(&vec![0; 1 << 20]).expect("written");
-        let bomb = gz.finish().expect("finished");
-        assert!(bomb.len() < 1 << 12);
-        let e = gunzip(&bomb, (1 << 20) - 1).expect_err("refused");
-        assert!(e.message.contains("more than 1048575 bytes") && e.help.is_some(), "{e}");
-        assert_eq!(gunzip(&bomb, 1 << 20).expect("unpacked").len(), 1 << 20);
-    }
-
-    #[test]
-    fn long_texts_are_cut() {
-        let e = shortened(input("x", "é".repeat(1000)).at("p".repeat(1000)));
-        assert_eq!((e.message.chars().count(), e.place[0].len()), (261, 263));
     }
 }

@@ -3,13 +3,14 @@
 //! An [`Srg`] is a program of one or more functions, each a petgraph graph whose nodes are operations of the op
 //! table with their tensor types, the framework operation they came from, and semantic annotations (phase,
 //! residency, modality, module scope, source line). [`SrgBuilder`] makes one in code, [`lower`] turns it into IR,
-//! [`json`] and [`binary`] are its file forms, and [`read`] reads either.
+//! [`json`] and [`binary`] are its file forms, and [`read`] reads either. [`gzip`] is what file frontends share.
 //!
 //! Invariant: nodes hold everything planning needs (shape, dtype, logical device) locally; nothing is asked remotely.
 
 mod base64;
 pub mod binary;
 mod builder;
+pub mod gzip;
 pub mod json;
 mod lower;
 

@@ -215,6 +215,15 @@ impl Scope<'_> {
         self.dim(e)?.as_const()
     }
 
+    /// A float, or an integer as one; sizes are compared as sizes.
+    fn float(&self, e: &Expr) -> Option<f64> {
+        match self.eval(e)? {
+            Attr::Float(v) => Some(v.get()),
+            Attr::Int(i) => Some(i as f64),
+            _ => None,
+        }
+    }
+
     fn list(&self, e: &Expr) -> Option<Vec<Dim>> {
         match self.eval(e)? {
             Attr::Ints(l) => Some(l.into_iter().map(Dim::from).collect()),
@@ -443,12 +452,7 @@ impl Scope<'_> {
                 p.len() == shape.len() && moved.windows(2).all(|w| w[0] < w[1])
             }
             F::Near => {
-                let value = |e: &Expr| match self.eval(e)? {
-                    Attr::Float(v) => Some(v.get()),
-                    Attr::Int(i) => Some(i as f64),
-                    _ => None,
-                };
-                let (a, b) = (value(&args[0])?, value(&args[1])?);
+                let (a, b) = (self.float(&args[0])?, self.float(&args[1])?);
                 (a - b).abs() <= 1e-5 * b.abs()
             }
             F::Fits => match (self.eval(&args[0])?, self.eval(&args[1])?) {
@@ -475,14 +479,8 @@ impl Scope<'_> {
     }
 
     fn ordered(&self, f: Function, a: &Expr, b: &Expr) -> Option<bool> {
-        if let (Attr::Float(x), y) | (y, Attr::Float(x)) = (self.eval(a)?, self.eval(b)?) {
-            let _ = (x, y);
-            let value = |e: &Expr| match self.eval(e)? {
-                Attr::Float(v) => Some(v.get()),
-                Attr::Int(i) => Some(i as f64),
-                _ => None,
-            };
-            let (x, y) = (value(a)?, value(b)?);
+        if matches!(self.eval(a)?, Attr::Float(_)) || matches!(self.eval(b)?, Attr::Float(_)) {
+            let (x, y) = (self.float(a)?, self.float(b)?);
             return Some(match f {
                 Function::Lt => x < y,
                 Function::Le => x <= y,

@@ -2,7 +2,7 @@
 
 use crate::functions::{Bindings, Bound, Scope};
 use crate::language::Graph;
-use crate::rule::{AttrPattern, Pattern};
+use crate::rule::{AttrPattern, Pattern, Rule};
 use djinn_ir::ops::traits;
 use djinn_ir::{Attrs, OpKind, SymbolTable};
 use egg::Id;
@@ -29,6 +29,16 @@ impl Matcher<'_> {
             out.len() < MAX_MATCHES_PER_CLASS
         });
         out
+    }
+
+    /// All bindings under which the left side of `rule` occurs in e-class `id` and its conditions hold.
+    pub fn matches_of(&self, rule: &Rule, id: Id) -> Vec<Bindings> {
+        let mut found = self.matches(&rule.from, id, vec![None; rule.variables.len()]);
+        found.retain(|bindings| {
+            let scope = Scope { graph: self.graph, symbols: self.symbols, bindings, siblings: None };
+            rule.conditions.iter().all(|c| scope.holds(c))
+        });
+        found
     }
 
     /// Calls `found` with every binding until it returns false; gives false if it did.

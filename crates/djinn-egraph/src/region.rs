@@ -272,19 +272,8 @@ pub fn rewrite_results(body: &Body, module: &Module, rule: &Rule) -> Vec<Body> {
         values.entry(region.graph.find(id)).or_insert(v);
     }
     let matcher = Matcher { graph: &region.graph, symbols: &module.symbols };
-    let matches: Vec<Vec<Bindings>> = region
-        .roots
-        .iter()
-        .map(|root| {
-            let mut found = matcher.matches(&rule.from, *root, vec![None; rule.variables.len()]);
-            found.retain(|bindings| {
-                let scope =
-                    Scope { graph: &region.graph, symbols: &module.symbols, bindings, siblings: None };
-                rule.conditions.iter().all(|c| scope.holds(c))
-            });
-            found
-        })
-        .collect();
+    let matches: Vec<Vec<Bindings>> =
+        region.roots.iter().map(|root| matcher.matches_of(rule, *root)).collect();
     let mut out = Vec::new();
     if rule.shared.is_some() {
         let Some(members) = matches.iter().map(|m| m.first().cloned()).collect::<Option<Vec<_>>>() else {

@@ -208,21 +208,14 @@ impl Run<'_> {
         }
     }
 
-    fn conditions_hold(&self, rule: &Rule, bindings: &Bindings) -> bool {
-        let scope = Scope { graph: self.graph, symbols: self.symbols, bindings, siblings: None };
-        rule.conditions.iter().all(|c| scope.holds(c))
-    }
-
     fn search(&self, rule: &Rule, index: &BTreeMap<OpKind, Vec<Id>>) -> Vec<Match> {
         let matcher = Matcher { graph: self.graph, symbols: self.symbols };
         let mut out = Vec::new();
         for class in Self::candidates(rule, index) {
-            for bindings in matcher.matches(&rule.from, *class, vec![None; rule.variables.len()]) {
-                if self.conditions_hold(rule, &bindings) {
-                    out.push(Match { class: *class, bindings, members: None });
-                    if out.len() >= self.limits.matches_per_rule {
-                        return out;
-                    }
+            for bindings in matcher.matches_of(rule, *class) {
+                out.push(Match { class: *class, bindings, members: None });
+                if out.len() >= self.limits.matches_per_rule {
+                    return out;
                 }
             }
         }

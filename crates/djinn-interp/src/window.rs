@@ -229,14 +229,29 @@ fn pool<T: Copy, R>(
     Ok(out.into_iter().flatten().collect())
 }
 
+/// Operand, number of planes, spatial sizes, result shape and windows of a pooling operation.
+struct Pooling<'a> {
+    x: &'a TensorData,
+    planes: usize,
+    spatial: &'a [usize],
+    shape: Vec<usize>,
+    windows: Windows,
+}
+
+impl<'a> Pooling<'a> {
+    fn new(call: &'a Call) -> Result<Self> {
+        let x = call.x()?;
+        let (batch, channels, spatial) = split(call, x.shape())?;
+        let shape = call.result_shape()?;
+        checked_numel(&shape)?;
+        let windows = Windows::new(call, &shape[2..], &call.naturals("kernel")?, spatial);
+        Ok(Pooling { x, planes: batch * channels, spatial, shape, windows })
+    }
+}
+
 /// Largest in each window; padding counts as the lowest value.
 pub(crate) fn max_pool(call: &Call) -> Result<TensorData> {
-    let x = call.x()?;
-    let (batch, channels, spatial) = split(call, x.shape())?;
-    let planes = batch * channels;
-    let shape = call.result_shape()?;
-    checked_numel(&shape)?;
-    let windows = Windows::new(call, &shape[2..], &call.naturals("kernel")?, spatial);
+    let Pooling { x, planes, shape, windows, .. } = Pooling::new(call)?;
     let dtype = x.dtype();
     if dtype.is_float() {
         let out = pool(&windows, (planes, &floats(x)), (f64::NEG_INFINITY, max_nan), |_, v, _| v)?;
@@ -250,12 +265,7 @@ pub(crate) fn max_pool(call: &Call) -> Result<TensorData> {
 /// Mean of each window. With `count_include_pad` the padding that `pads` asks for counts as zeros; what a last
 /// window reaches beyond it (`ceil_mode`) never counts.
 pub(crate) fn avg_pool(call: &Call) -> Result<TensorData> {
-    let x = call.x()?;
-    let (batch, channels, spatial) = split(call, x.shape())?;
-    let planes = batch * channels;
-    let shape = call.result_shape()?;
-    checked_numel(&shape)?;
-    let windows = Windows::new(call, &shape[2..], &call.naturals("kernel")?, spatial);
+    let Pooling { x, planes, spatial, shape, windows } = Pooling::new(call)?;
     let include_pad = call.attrs.bool("count_include_pad");
     let n = spatial.len();
     let padded = |window: usize| -> usize {

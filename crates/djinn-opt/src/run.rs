@@ -23,8 +23,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     let path = args.input.as_ref().ok_or_else(|| {
         input("cli.input", "no model is given").help("djinn-opt MODEL --emit ir; see djinn-opt --help")
     })?;
-    if args.emit == Some(Emit::Onnx) && args.output.is_none() {
-        return Err(input("cli.output", "--emit onnx needs -o FILE").help("an ONNX model is not text"));
+    if args.emit == Some(Emit::Onnx) {
+        onnx_path(args)?;
     }
     let options = options(args)?;
     let progress = progress();
@@ -187,6 +187,13 @@ fn watch(args: &RunArgs, progress: &indicatif::ProgressBar) -> Watch {
     Watch { on_event: Box::new(on_event), clock: Some(Box::new(clock)) }
 }
 
+/// Where the ONNX model goes, which unlike text has no place on standard output.
+fn onnx_path(args: &RunArgs) -> Result<&Path> {
+    args.output
+        .as_deref()
+        .ok_or_else(|| input("cli.output", "--emit onnx needs -o FILE").help("an ONNX model is not text"))
+}
+
 /// Writes what was asked for; gives the number of ONNX nodes if ONNX was written.
 fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usize>> {
     let nothing_else =
@@ -198,7 +205,7 @@ fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usiz
     };
     let content = match emit {
         Emit::Onnx => {
-            let path = args.output.as_deref().unwrap_or(Path::new("model.onnx"));
+            let path = onnx_path(args)?;
             let spelling = match args.spelling {
                 args::Spelling::Native => Spelling::Native,
                 args::Spelling::Fast => Spelling::Fast,

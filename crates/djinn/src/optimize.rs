@@ -121,6 +121,8 @@ pub fn optimize(module: &mut Module, options: &OptimizeOptions, watch: Option<Wa
         ..PassContext::new()
     };
     let run = manager.run(module, &mut cx)?;
-    djinn_ir::verify::verify(module)?;
+    if !options.verify_each {
+        djinn_ir::verify::verify(module)?;
+    }
     Ok(Outcome { remarks: cx.remarks, statistics: cx.statistics, run })
 }

@@ -5,6 +5,9 @@
 //!
 //! Invariant: this crate knows nothing of files, terminals or the clock; it only carries text.
 
+pub mod suggest;
+pub mod units;
+
 use std::fmt;
 
 /// Whose fault a diagnostic is. The command line derives its exit code from this.

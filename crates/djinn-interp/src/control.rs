@@ -1,14 +1,14 @@
 //! Operations with regions.
 
 use crate::env::{Binding, Env};
-use crate::eval::Weights;
+use crate::eval::Program;
 use crate::movement::{concat, reshape};
 use crate::run::run_graph;
 use crate::tensor::{from_bools, from_bytes, from_ints};
 use djinn_diag::{Context, Result, input, unsupported};
 use djinn_ir::{Attrs, DType, Graph, TensorData, TensorType};
 
-/// Regions inside regions, at most.
+/// Regions and calls inside each other, at most.
 const MAX_DEPTH: usize = 32;
 /// Iterations of one loop, at most: a condition that never becomes false ends in a diagnostic.
 const MAX_ITERATIONS: i64 = 1 << 20;
@@ -31,7 +31,7 @@ fn run_region(
     region: &Graph,
     args: Vec<TensorData>,
     mut env: Env,
-    weights: &Weights,
+    program: &Program<'_>,
 ) -> Result<Vec<TensorData>> {
     env.depth += 1;
     if env.depth > MAX_DEPTH {
@@ -40,7 +40,7 @@ fn run_region(
             format!("more than {MAX_DEPTH} regions lie inside each other"),
         ));
     }
-    run_graph(region, args, &mut env, weights, &mut |_, _, _| {})
+    run_graph(region, args, &mut env, program, &mut |_, _, _| {})
 }
 
 /// Types of a region's arguments, once their number and element types are known to fit.
@@ -75,7 +75,7 @@ pub(crate) fn eval_if(
     operands: &[TensorData],
     regions: &[Graph],
     env: &mut Env,
-    weights: &Weights,
+    program: &Program<'_>,
 ) -> Result<Vec<TensorData>> {
     let cond = scalar("if", operands, 0, DType::Bool)? != 0;
     let [then, other] = regions else { return Err(fail("if", "there must be two regions")) };
@@ -83,7 +83,7 @@ pub(crate) fn eval_if(
     let args = operands[1..].to_vec();
     let mut inner = env.clone();
     bind(&argument_types("if", region, &args)?, &args, &mut inner)?;
-    run_region(region, args, inner, weights).at(|| format!("region {} of 'if'", usize::from(!cond)))
+    run_region(region, args, inner, program).at(|| format!("region {} of 'if'", usize::from(!cond)))
 }
 
 /// The environment of one iteration. Sizes of carried values may change from iteration to iteration; their
@@ -114,13 +114,29 @@ fn stack(parts: &[TensorData], declared: &TensorType, env: &Env) -> Result<Tenso
     from_bytes(declared.dtype, &shape, Vec::new())
 }
 
+/// Runs a private function. The symbols are those of the module: the callee sees the caller's values.
+pub(crate) fn eval_call(
+    attrs: &Attrs,
+    operands: &[TensorData],
+    env: &Env,
+    program: &Program<'_>,
+) -> Result<Vec<TensorData>> {
+    let name = attrs.str("callee");
+    let Some(f) = program.functions.iter().find(|f| f.is_private() && *f.name == *name) else {
+        return Err(fail("call", &format!("there is no private function '{name}'")));
+    };
+    let mut inner = env.clone();
+    bind(&argument_types("call", &f.graph, operands)?, operands, &mut inner)?;
+    run_region(&f.graph, operands.to_vec(), inner, program).at(|| format!("function '{name}'"))
+}
+
 /// ONNX Loop.
 pub(crate) fn eval_loop(
     attrs: &Attrs,
     operands: &[TensorData],
     regions: &[Graph],
     env: &mut Env,
-    weights: &Weights,
+    program: &Program<'_>,
 ) -> Result<Vec<TensorData>> {
     let trip_count = scalar("loop", operands, 0, DType::I64)?;
     let mut cond = scalar("loop", operands, 1, DType::Bool)? != 0;
@@ -144,7 +160,7 @@ pub(crate) fn eval_loop(
         inputs.extend_from_slice(&args[carried..]);
         let inner = iteration_env(&argument_types("loop", body, &inputs)?, carried, &inputs, env)?;
         let mut results =
-            run_region(body, inputs, inner, weights).at(|| format!("iteration {i} of 'loop'"))?;
+            run_region(body, inputs, inner, program).at(|| format!("iteration {i} of 'loop'"))?;
         if results.len() != 1 + types.len() {
             let message = format!("the region gives {} values, not {}", results.len(), 1 + types.len());
             return Err(fail("loop", &message));

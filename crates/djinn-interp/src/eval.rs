@@ -8,12 +8,21 @@ use crate::{
     attention, contraction, control, dynamic, indexing, movement, norm, recurrent, reduce, resize, window,
 };
 use djinn_diag::{Result, input, internal, unsupported};
-use djinn_ir::{Attrs, DType, Graph, OpKind, TensorData, TensorType, infer, ops::traits};
+use djinn_ir::{Attrs, DType, Function, Graph, OpKind, TensorData, TensorType, infer, ops::traits};
 
 /// Gives the contents of a weight by name.
 pub type Weights<'a> = dyn Fn(&str) -> Option<TensorData> + 'a;
 
-/// Evaluates one operation on concrete operands.
+/// What an operation may name beside its operands.
+#[derive(Clone, Copy)]
+pub(crate) struct Program<'a> {
+    /// Contents of weights.
+    pub(crate) weights: &'a Weights<'a>,
+    /// Functions that can be called.
+    pub(crate) functions: &'a [Function],
+}
+
+/// Evaluates one operation on concrete operands. A `call` finds no function here: [`crate::run`] knows them.
 ///
 /// `env` holds the values of the symbols in the attributes. An operation whose result shape depends on operand
 /// values gives the fresh symbols of its `result_shape` their values.
@@ -29,9 +38,22 @@ pub fn eval_op(
     env: &mut Env,
     weights: &Weights,
 ) -> Result<Vec<TensorData>> {
+    eval_in(kind, attrs, operands, regions, env, &Program { weights, functions: &[] })
+}
+
+/// [`eval_op`] in a program.
+pub(crate) fn eval_in(
+    kind: OpKind,
+    attrs: &Attrs,
+    operands: &[TensorData],
+    regions: &[Graph],
+    env: &mut Env,
+    program: &Program<'_>,
+) -> Result<Vec<TensorData>> {
     match kind {
-        OpKind::If => return control::eval_if(operands, regions, env, weights),
-        OpKind::Loop => return control::eval_loop(attrs, operands, regions, env, weights),
+        OpKind::If => return control::eval_if(operands, regions, env, program),
+        OpKind::Loop => return control::eval_loop(attrs, operands, regions, env, program),
+        OpKind::Call => return control::eval_call(attrs, operands, env, program),
         OpKind::Opaque => return Err(opaque(attrs)),
         _ => {}
     }
@@ -46,7 +68,7 @@ pub fn eval_op(
     let results = match kind {
         OpKind::TopK => reduce::topk(&call)?,
         OpKind::Lstm => recurrent::lstm(&call)?,
-        _ => vec![single(&call, weights)?],
+        _ => vec![single(&call, program.weights)?],
     };
     check_results(&call, &results, env)?;
     Ok(results)
@@ -225,8 +247,9 @@ fn single(call: &Call, weights: &Weights) -> Result<TensorData> {
         K::Sdpa => attention::sdpa(call),
         K::Rope => attention::rope(call),
         K::Resize => resize::resize(call),
+        K::Transfer => call.x().cloned(),
 
-        K::TopK | K::Lstm | K::If | K::Loop | K::Opaque => {
+        K::TopK | K::Lstm | K::If | K::Loop | K::Call | K::Opaque => {
             Err(internal("interp.dispatch", format!("'{}' is not evaluated as one result", call.kind.name())))
         }
     }

@@ -1,7 +1,7 @@
 //! Evaluation of a function of a module, and of graphs in general.
 
 use crate::env::{Binding, Env};
-use crate::eval::{Weights, eval_op};
+use crate::eval::{Program, eval_in};
 use djinn_diag::{Context, Diagnostic, Result, input, internal};
 use djinn_ir::{ArgumentKind, Function, Graph, Module, Op, OpId, ResultKind, TensorData, ValueId};
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ impl Outputs {
 /// Evaluates a function on inputs by name. State arguments that are not given start as their initial weight.
 ///
 /// # Errors
-/// `interp.input` for missing, unknown or ill-typed inputs; otherwise those of [`eval_op`], with the operation as
+/// `interp.input` for missing, unknown or ill-typed inputs; otherwise those of [`crate::eval_op`], with the operation as
 /// place; the function is for the caller to name.
 pub fn run(module: &Module, function: &str, inputs: &BTreeMap<String, TensorData>) -> Result<Outputs> {
     run_traced(module, function, inputs, &mut |_, _, _| {})
@@ -54,7 +54,8 @@ pub fn run_traced(
     let args = arguments(module, f, inputs)?;
     let mut env = bind_arguments(module, f, &args)?;
     let weights = |name: &str| module.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
-    let results = run_graph(&f.graph, args, &mut env, &weights, on_value)?;
+    let program = Program { weights: &weights, functions: &module.functions };
+    let results = run_graph(&f.graph, args, &mut env, &program, on_value)?;
     let mut outputs = Outputs::default();
     for ((name, kind), value) in f.results.iter().zip(results) {
         match kind {
@@ -90,7 +91,9 @@ fn arguments(
             return Ok(given.clone());
         }
         match kind {
-            ArgumentKind::Input => Err(input("interp.input", format!("argument '{name}' is missing"))),
+            ArgumentKind::Input | ArgumentKind::Weight => {
+                Err(input("interp.input", format!("argument '{name}' is missing")))
+            }
             ArgumentKind::State { initial: None } => {
                 Err(input("interp.input", format!("state '{name}' has no first value; it must be given")))
             }
@@ -175,14 +178,14 @@ pub(crate) fn run_graph(
     graph: &Graph,
     args: Vec<TensorData>,
     env: &mut Env,
-    weights: &Weights,
+    program: &Program<'_>,
     on_value: &mut dyn FnMut(OpId, &Op, &[TensorData]),
 ) -> Result<Vec<TensorData>> {
     let mut frame = Frame::new(graph);
     graph.arguments.iter().zip(args).for_each(|(v, arg)| frame.set(*v, arg));
     for (id, op) in graph.ops() {
         let operands: Vec<TensorData> = op.operands.iter().map(|v| frame.take(*v)).collect::<Result<_>>()?;
-        let results = eval_op(op.kind, &op.attrs, &operands, &op.regions, env, weights)
+        let results = eval_in(op.kind, &op.attrs, &operands, &op.regions, env, program)
             .and_then(|results| check_declared(graph, op, &results, env).map(|()| results))
             .at(|| place(id, op))?;
         on_value(id, op, &results);

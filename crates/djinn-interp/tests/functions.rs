@@ -28,6 +28,7 @@ fn inputs(values: &[(&str, TensorData)]) -> BTreeMap<String, TensorData> {
 fn function(graph: Graph, arguments: &[(&str, ArgumentKind)], results: &[(&str, ResultKind)]) -> Function {
     Function {
         name: Arc::from("main"),
+        visibility: djinn_ir::Visibility::Entry,
         graph,
         arguments: arguments.iter().map(|(n, k)| (Arc::from(*n), k.clone())).collect(),
         results: results.iter().map(|(n, k)| (Arc::from(*n), k.clone())).collect(),
@@ -230,4 +231,55 @@ fn a_small_convolution_network_runs_in_seconds() {
     let out = run(&module, "main", &inputs(&[("x", x)])).expect("runs");
     assert_eq!(out.output("y").map(TensorData::shape), Some(&[1, 64][..]));
     assert_eq!(size, 8);
+}
+
+/// `main(x) = twice(twice(x, w), w)` with the private `twice(x, w) = x·w + x`.
+fn calling() -> Module {
+    let mut body = Graph::new();
+    let x = body.add_argument(ty(&["s", "2"]));
+    let w = body.add_argument(ty(&["2"]));
+    let product = op(&mut body, K::Mul, &[x, w], Attrs::new());
+    body.results = vec![op(&mut body, K::Add, &[product, x], Attrs::new())];
+    let mut callee = function(
+        body,
+        &[("x", ArgumentKind::Input), ("w", ArgumentKind::Weight)],
+        &[("y", ResultKind::Output)],
+    );
+    callee.name = Arc::from("twice");
+    callee.visibility = djinn_ir::Visibility::Private;
+    let weight = Weight::with_data(f32s(&[2], &[1.0, 2.0]));
+    let mut graph = Graph::new();
+    let mut v = graph.add_argument(ty(&["s", "2"]));
+    let w = op(&mut graph, K::Weight, &[], weight_attrs("w", &weight));
+    for _ in 0..2 {
+        v = op(&mut graph, K::Call, &[v, w], attrs! { callee: "twice", types: vec![ty(&["s", "2"])] });
+    }
+    graph.results = vec![v];
+    let main = function(graph, &[("x", ArgumentKind::Input)], &[("y", ResultKind::Output)]);
+    let weights = [(Arc::from("w"), weight)].into();
+    Module { functions: vec![main, callee], weights, ..Module::default() }
+}
+
+#[test]
+fn calls_run_private_functions() {
+    let mut module = calling();
+    djinn_ir::verify::verify(&module).expect("well formed");
+    let x = inputs(&[("x", f32s(&[1, 2], &[1.0, 2.0]))]);
+    let out = run(&module, "main", &x).expect("runs");
+    assert_eq!(out.output("y"), Some(&f32s(&[1, 2], &[4.0, 18.0])));
+    module.functions.pop();
+    let error = run(&module, "main", &x).expect_err("no callee");
+    assert_eq!((error.culprit, error.code.as_str()), (Culprit::Input, "interp.call"));
+}
+
+#[test]
+fn endless_recursion_is_a_diagnostic() {
+    let mut module = calling();
+    let call = attrs! { callee: "twice", types: vec![ty(&["s", "2"])] };
+    let callee = &mut module.functions[1].graph;
+    let arguments = callee.arguments.clone();
+    callee.results = vec![op(callee, K::Call, &arguments, call)];
+    assert_eq!(djinn_ir::verify::verify(&module).map_err(|e| e.code), Err("module.C4".into()));
+    let x = inputs(&[("x", f32s(&[1, 2], &[1.0, 2.0]))]);
+    assert_eq!(run(&module, "main", &x).map_err(|e| e.code), Err("interp.depth".into()));
 }

@@ -4,6 +4,7 @@
 //! equality of polynomials. Arithmetic never panics: a coefficient that leaves `i64` makes the dimension
 //! [`Dim::OVERFLOW`], which absorbs everything and which the verifier refuses (`type.C2`).
 
+use crate::hash::Encoder;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -404,6 +405,63 @@ impl Dim {
         }
     }
 
+    /// A number that says how it is made, whatever the names of its symbols: `symbol` gives the number of a symbol and
+    /// `join` one for several, in order, under a tag. What may stand in any order is added up.
+    pub fn structure(
+        &self,
+        symbol: &dyn Fn(&Symbol) -> u128,
+        join: &dyn Fn(&'static str, &[u128]) -> u128,
+    ) -> u128 {
+        let pair = |tag, a: &Dim, b: &Dim| {
+            let (a, b) = (a.structure(symbol, join), b.structure(symbol, join));
+            match tag {
+                "floordiv" => join(tag, &[a, b]),
+                _ => join(tag, &[a.wrapping_add(b)]),
+            }
+        };
+        let atom = |atom: &Atom| match atom {
+            Atom::Symbol(s) => symbol(s),
+            Atom::FloorDiv(a, b) => pair("floordiv", a, b),
+            Atom::Min(a, b) => pair("min", a, b),
+            Atom::Max(a, b) => pair("max", a, b),
+        };
+        match &self.0 {
+            Repr::Const(c) => join("const", &[*c as u128]),
+            Repr::Overflow => join("overflow", &[]),
+            Repr::Poly(p) => {
+                let term = |(monomial, c): &(Monomial, i64)| {
+                    let factors =
+                        monomial.iter().map(|(a, power)| join("power", &[atom(a), u128::from(*power)]));
+                    join("term", &[*c as u128, factors.fold(0, u128::wrapping_add)])
+                };
+                join("sum", &[p.iter().map(term).fold(0, u128::wrapping_add)])
+            }
+        }
+    }
+
+    /// Writes it down for hashing.
+    pub(crate) fn encode(&self, e: &mut Encoder) {
+        match &self.0 {
+            Repr::Const(c) => {
+                e.tag(0);
+                e.signed(*c);
+            }
+            Repr::Overflow => e.tag(1),
+            Repr::Poly(p) => {
+                e.tag(2);
+                e.number(p.len() as u64);
+                for (monomial, c) in p.iter() {
+                    e.signed(*c);
+                    e.number(monomial.len() as u64);
+                    for (atom, power) in monomial {
+                        e.number(u64::from(*power));
+                        atom.encode(e);
+                    }
+                }
+            }
+        }
+    }
+
     /// Smallest and largest possible value by interval arithmetic; `None` for unbounded.
     pub fn bounds(&self, symbols: &SymbolTable) -> (Option<i64>, Option<i64>) {
         match &self.0 {
@@ -426,6 +484,23 @@ impl Dim {
     /// Is `self ≥ other` for every allowed value of the symbols? `false` means "not proved".
     pub fn provably_ge(&self, other: &Dim, symbols: &SymbolTable) -> bool {
         (self - other).bounds(symbols).0.is_some_and(|l| l >= 0)
+    }
+}
+
+impl Atom {
+    fn encode(&self, e: &mut Encoder) {
+        let (tag, a, b) = match self {
+            Atom::Symbol(s) => {
+                e.tag(0);
+                return e.text(s.name());
+            }
+            Atom::FloorDiv(a, b) => (1, a, b),
+            Atom::Min(a, b) => (2, a, b),
+            Atom::Max(a, b) => (3, a, b),
+        };
+        e.tag(tag);
+        a.encode(e);
+        b.encode(e);
     }
 }
 

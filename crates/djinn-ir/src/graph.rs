@@ -237,11 +237,24 @@ impl Graph {
     }
 }
 
+/// Who may run a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Visibility {
+    /// Whoever runs the program.
+    #[default]
+    Entry,
+    /// Only `call` operations of the same module.
+    Private,
+}
+
 /// What an argument of a function is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArgumentKind {
     /// Given by the caller on every call.
     Input,
+    /// Of a private function: every call binds it to a value that is known ahead of time
+    /// ([`crate::walk::ahead_of_time`]).
+    Weight,
     /// State that lives from call to call (KV cache, buffer); starts as this weight, or as what the caller gives.
     State {
         /// Name of the weight that holds the first value.
@@ -259,11 +272,13 @@ pub enum ResultKind {
     Update(u32),
 }
 
-/// An entry function of a program.
+/// A function of a program.
 #[derive(Debug, Clone)]
 pub struct Function {
     /// Name, unique in the module.
     pub name: Arc<str>,
+    /// Who may run it.
+    pub visibility: Visibility,
     /// The body.
     pub graph: Graph,
     /// Name and kind of every argument.
@@ -288,10 +303,17 @@ impl Weight {
     }
 }
 
-/// A whole program: entry functions that share weights, state and symbols.
+impl Function {
+    /// May it be called by `call` operations only?
+    pub fn is_private(&self) -> bool {
+        self.visibility == Visibility::Private
+    }
+}
+
+/// A whole program: entry functions that share weights, state and symbols, and the private functions they call.
 #[derive(Debug, Clone, Default)]
 pub struct Module {
-    /// Entry functions.
+    /// Entry and private functions.
     pub functions: Vec<Function>,
     /// Weights by name. Tied weights share a content hash and the bytes.
     pub weights: BTreeMap<Arc<str>, Weight>,
@@ -307,6 +329,11 @@ impl Module {
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|f| &*f.name == name)
+    }
+
+    /// Entry functions, in order.
+    pub fn entries(&self) -> impl Iterator<Item = &Function> {
+        self.functions.iter().filter(|f| !f.is_private())
     }
 
     /// The content hash of a weight, if it is known.

@@ -113,7 +113,7 @@ impl Rule<'_> {
         match self.def.kind {
             OpKind::If => self.if_types(regions),
             OpKind::Loop => self.loop_types(regions),
-            OpKind::Opaque => Ok(self.attrs.types("types").to_vec()),
+            OpKind::Call | OpKind::Opaque => Ok(self.attrs.types("types").to_vec()),
             OpKind::TopK => {
                 let mut ty = self.t[0].clone();
                 ty.shape[self.axis("C1")?] = self.attrs.dim("k");
@@ -421,7 +421,8 @@ impl Rule<'_> {
                 )?;
                 Ok(TensorType::new(x().dtype, sizes.iter().cloned()))
             }
-            K::If | K::Loop | K::Opaque | K::TopK | K::Lstm => {
+            K::Transfer => Ok(x().clone()),
+            K::If | K::Loop | K::Call | K::Opaque | K::TopK | K::Lstm => {
                 Err(internal("infer.single", "an operation with several results has no single result type"))
             }
         }

@@ -282,6 +282,8 @@ op_table! {
     // ---- control flow and the rest: regions see nothing but their own arguments
     If "if" ("cond", "args*") -> many [regions 2] {} Control PURE, onnx "If" "Runs the first region if the bool scalar cond is true, else the second, on args." ; "C1" "cond is a bool scalar" ; "C2" "regions take args and give the results"
     Loop "loop" ("trip_count", "cond", "args*") -> many [regions 1] { carried: Int, types: Types } Control PURE | DATA_DEPENDENT, onnx "Loop" "ONNX Loop. args: the first `carried` are loop-carried, the rest invariant. The region takes (iteration i64, cond, carried…, invariant…) and gives (cond, carried…, scanned…). Results: carried…, then each scanned value stacked along a new axis 0. `types` are the result types." ; "C1" "trip_count is an i64 scalar and cond a bool scalar" ; "C2" "the region's arguments and results fit"
+    Transfer "transfer" ("x") -> 1 { device: Str } Copy PURE, onnx "Identity" "The operand, copied to the device of this name: one of the topology, or `host`."
+    Call "call" ("args*") -> many { callee: Str, types: Types } Control 0, onnx "" "The results, of these `types`, of the private function `callee` of the module on args."
     Opaque "opaque" ("args*") -> many { op: Str, payload: Str, types: Types } Control 0, onnx "" "An operation that Djinn does not know, kept with its name, an uninterpreted payload (its attributes as text) and the result types that the file gave. Never moved, merged or removed while its results are used."
 }
 

@@ -120,6 +120,7 @@ pub struct Patch {
     inherited: (Location, BTreeMap<Arc<str>, Attr>),
     sweep: bool,
     body: Option<Graph>,
+    order: Option<Vec<OpId>>,
 }
 
 /// Replaced values with what stands for them in the end, and whether some type changes in form.
@@ -151,6 +152,7 @@ impl Patch {
             inherited: Default::default(),
             sweep: false,
             body: None,
+            order: None,
         }
     }
 
@@ -176,6 +178,7 @@ impl Patch {
             && self.results.is_none()
             && self.regions.is_empty()
             && !self.sweep
+            && self.order.is_none()
     }
 
     fn value<'a>(&'a self, graph: &'a Graph, v: ValueId) -> Result<&'a Value> {
@@ -256,6 +259,11 @@ impl Patch {
         }
     }
 
+    /// Gives this location and these annotations to the operations added from now on, see [`Patch::inherit`].
+    pub fn locate(&mut self, location: Location, annotations: BTreeMap<Arc<str>, Attr>) {
+        self.inherited = (location, annotations);
+    }
+
     /// Sets an annotation of an operation of the graph or of this patch.
     pub fn annotate(&mut self, op: OpId, name: &str, value: impl Into<Attr>) {
         self.annotations.push((op, Arc::from(name), value.into()));
@@ -289,6 +297,12 @@ impl Patch {
         self.regions.insert(op, regions);
     }
 
+    /// Makes this the order of execution: every operation of the graph once, and any of this patch. Operations of
+    /// this patch that are not listed come right before what first needs them.
+    pub fn reorder(&mut self, order: Vec<OpId>) {
+        self.order = Some(order);
+    }
+
     /// Also removes operations that were dead before.
     pub fn sweep(&mut self) {
         self.sweep = true;
@@ -298,8 +312,8 @@ impl Patch {
     ///
     /// # Errors
     /// Internal diagnostics: `patch.stale` (the graph changed since [`Patch::new`]), `patch.value`, `patch.removed`
-    /// (ids that name nothing), `patch.type` (types that do not agree), `patch.cycle`, and the constraint of an
-    /// operation that does not accept a replaced operand.
+    /// (ids that name nothing), `patch.type` (types that do not agree), `patch.cycle`, `patch.order` (an order of
+    /// execution that is not one), and the constraint of an operation that does not accept a replaced operand.
     pub fn apply(self, graph: &mut Graph, fuel: &mut Fuel) -> Result<PatchReport> {
         let name = Arc::clone(&self.name);
         self.apply_inner(graph, fuel).at(|| format!("patch '{name}'"))
@@ -346,6 +360,7 @@ impl Patch {
         let resolved = self.resolve(graph)?;
         self.check_targets(graph, &resolved)?;
         let order = self.schedule(graph, &resolved)?;
+        self.check_reorder(graph, &order)?;
         let mut report = PatchReport::new(&self.name, PatchOutcome::Applied);
         report.replaced = self.replacements.len();
         let backup = (resolved.retype || !self.regions.is_empty()).then(|| graph.clone());
@@ -353,6 +368,7 @@ impl Patch {
         let sweep_only =
             added == 0 && report.replaced == 0 && self.annotations.is_empty() && self.results.is_none();
         let no_regions = self.regions.is_empty();
+        let same_order = graph.order == order;
         let seeds = self.commit(graph, &resolved, order);
         if let Some(backup) = backup
             && let Err(e) = retype(graph)
@@ -363,7 +379,7 @@ impl Patch {
         let removed = remove_dead(graph, seeds);
         let kept = graph.ops[graph.ops.len() - added..].iter().filter(|op| op.is_some()).count();
         (report.added, report.removed) = (kept, removed - (added - kept));
-        if sweep_only && no_regions && removed == 0 {
+        if sweep_only && no_regions && same_order && removed == 0 {
             report.outcome = PatchOutcome::NothingToDo;
         }
         Ok(report)
@@ -445,7 +461,11 @@ impl Patch {
         let mut order = Vec::with_capacity(graph.order.len() + self.ops.len());
         let new_ops = (self.base_ops..self.base_ops + self.ops.len()).map(|i| OpId(i as u32));
         let mut stack: Vec<(OpId, usize)> = Vec::new();
-        for root in graph.order.iter().copied().chain(new_ops) {
+        let roots = self.order.as_ref().unwrap_or(&graph.order);
+        if let Some(op) = roots.iter().find(|op| op.0 as usize >= marks.len()) {
+            return Err(internal("patch.order", format!("operation {} does not exist", op.0)));
+        }
+        for root in roots.iter().copied().chain(new_ops) {
             if marks[root.0 as usize] != Mark::Unseen {
                 continue;
             }
@@ -473,6 +493,24 @@ impl Patch {
             }
         }
         Ok(order)
+    }
+
+    /// Checks that a given order lists every operation of the graph once, and that it was kept.
+    fn check_reorder(&self, graph: &Graph, order: &[OpId]) -> Result<()> {
+        let Some(given) = &self.order else { return Ok(()) };
+        let mut listed = vec![false; self.base_ops + self.ops.len()];
+        for op in given {
+            if std::mem::replace(&mut listed[op.0 as usize], true) {
+                return Err(internal("patch.order", format!("operation {} comes twice", op.0)));
+            }
+        }
+        if let Some(op) = graph.order.iter().find(|op| !listed[op.0 as usize]) {
+            return Err(internal("patch.order", format!("operation {} is left out", op.0)));
+        }
+        if !order.iter().filter(|op| listed[op.0 as usize]).eq(given) {
+            return Err(internal("patch.order", "an operation would come before one that it needs"));
+        }
+        Ok(())
     }
 
     /// Operand `i` of an operation afterwards.

@@ -196,3 +196,33 @@ fn dead_code_goes_but_effects_stay() {
     sweep.sweep();
     assert_eq!(code(sweep.apply(&mut g, &mut Fuel::limited(1))), "NothingToDo");
 }
+
+#[test]
+fn operations_are_reordered_but_never_before_what_they_need() {
+    let mut g = Graph::new();
+    let x = g.add_argument(TensorType::of(DType::F32, &[4]));
+    let one = |g: &mut Graph, kind| g.build1(kind, &[x], Attrs::new()).expect("one operand");
+    let (a, b) = (one(&mut g, OpKind::Exp), one(&mut g, OpKind::Relu));
+    let sum = g.build1(OpKind::Add, &[a, b], Attrs::new()).expect("add");
+    g.results = vec![sum];
+    let reorder = |g: &mut Graph, order: &[u32]| {
+        let mut patch = Patch::new("order", g);
+        patch.reorder(order.iter().map(|i| OpId(*i)).collect());
+        patch.apply(g, &mut Fuel::unlimited()).map(|r| r.outcome).map_err(|e| e.code)
+    };
+    assert_eq!(reorder(&mut g, &[1, 0, 2]), Ok(PatchOutcome::Applied));
+    assert_eq!(g.order, [OpId(1), OpId(0), OpId(2)]);
+    assert!(verify_graph(&g).is_ok());
+    for wrong in [&[2, 0, 1][..], &[0, 1], &[0, 1, 1, 2], &[0, 1, 2, 3]] {
+        assert_eq!(reorder(&mut g, wrong), Err("patch.order".into()), "{wrong:?}");
+    }
+    assert_eq!(g.order, [OpId(1), OpId(0), OpId(2)], "a refused patch changes nothing");
+    // New operations take their listed place, or that of their first user.
+    let mut patch = Patch::new("order", &g);
+    let new = patch.op(&g, OpKind::Neg, &[a], Attrs::new()).expect("neg");
+    patch.replace(b, new);
+    patch.reorder(vec![OpId(0), OpId(1), OpId(2)]);
+    patch.apply(&mut g, &mut Fuel::unlimited()).expect("applies");
+    assert_eq!(g.ops().map(|(_, op)| op.kind.name()).collect::<Vec<_>>(), ["exp", "neg", "add"]);
+    assert!(verify_graph(&g).is_ok());
+}

@@ -8,9 +8,10 @@ use crate::graph::{
     ArgumentKind, Definition, Function, Graph, Location, Module, Op, OpId, ResultKind, ValueId,
 };
 use crate::infer::infer;
-use crate::ops::OpKind;
+use crate::ops::{OpKind, traits};
 use crate::patch::types_agree;
 use crate::types::TensorType;
+use crate::walk;
 use djinn_diag::{Context, Diagnostic, Result, input, internal};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,8 +29,22 @@ pub const LABELS: &[(&str, &str)] = &[
     ("function.C2", "arguments and results are as many as those of the body"),
     ("function.C3", "an update names an argument, at most one update each, of an agreeing type"),
     ("function.C4", "the first value of a state is a weight of the module of an agreeing type"),
+    (
+        "function.C5",
+        "an entry function has no weight arguments; a private one has no states and updates nothing",
+    ),
+    (
+        "function.C6",
+        "sizes of a private function's data-dependent results are made of symbols of its arguments",
+    ),
     ("module.C1", "a weight operation names a weight of the module with the same type and content hash"),
     ("module.C2", "a weight has constant sizes, and its content is of its type"),
+    (
+        "module.C3",
+        "a call names a private function of the module that takes and gives values of the call's types",
+    ),
+    ("module.C4", "calls do not recurse"),
+    ("module.C5", "a weight argument is bound to a value that is known ahead of time"),
     ("symbol.C1", "a symbol's name is a letter or underscore, then letters, digits or one of _ . $ : [ ]"),
     ("symbol.C2", "a symbol's range is not empty or negative, and its divisor is positive"),
 ];
@@ -62,7 +77,7 @@ pub fn diagnose(module: &Module) -> Vec<Diagnostic> {
 /// # Errors
 /// The first problem in order of execution.
 pub fn verify_graph(graph: &Graph) -> Result<()> {
-    check_graph(None, graph, 0)
+    check_graph(None, graph, 0, Vec::new())
 }
 
 fn check_module(module: &Module, found: &mut Vec<Diagnostic>, limit: usize) {
@@ -85,12 +100,13 @@ fn check_module(module: &Module, found: &mut Vec<Diagnostic>, limit: usize) {
         let place = || format!("function '{}'", f.name);
         if !keep(unique)
             || !keep(check_function(module, f).at(place))
-            || !keep(check_graph(Some(module), &f.graph, 0).at(place))
+            || !keep(check_graph(Some(module), &f.graph, 0, walk::function_weights(f)).at(place))
+            || !keep(check_fresh_symbols(f).at(place))
         {
             return;
         }
     }
-    keep(check_used_symbols(module));
+    let _ = keep(check_recursion(module)) && keep(check_used_symbols(module));
 }
 
 /// A violated constraint of [`LABELS`].
@@ -154,6 +170,15 @@ fn check_function(module: &Module, f: &Function) -> Result<()> {
         );
         return Err(violated("function.C2", what));
     }
+    let foreign = |(_, kind): &(Arc<str>, ArgumentKind)| match kind {
+        ArgumentKind::Input => false,
+        ArgumentKind::Weight => !f.is_private(),
+        ArgumentKind::State { .. } => f.is_private(),
+    };
+    let updates = f.results.iter().any(|(_, kind)| *kind != ResultKind::Output);
+    if f.arguments.iter().any(foreign) || (f.is_private() && updates) {
+        return Err(violated("function.C5", format!("'{}' does not keep to it", f.name)));
+    }
     let ty = |v: &ValueId| f.graph.get_value(*v).map(|v| &v.ty).ok_or_else(|| no_value(*v));
     for ((name, kind), v) in f.arguments.iter().zip(arguments) {
         let ArgumentKind::State { initial: Some(initial) } = kind else { continue };
@@ -203,13 +228,20 @@ struct Walk<'a> {
     graph: &'a Graph,
     depth: usize,
     defined: Vec<bool>,
+    /// Values that are known ahead of time, see [`walk::ahead_of_time`].
+    ahead: Vec<bool>,
 }
 
-fn check_graph(module: Option<&Module>, graph: &Graph, depth: usize) -> Result<()> {
+/// `weights` are the arguments that are known ahead of time.
+fn check_graph(module: Option<&Module>, graph: &Graph, depth: usize, weights: Vec<ValueId>) -> Result<()> {
     if depth > MAX_REGION_DEPTH {
         return Err(violated("graph.C5", format!("depth {depth}")));
     }
-    let mut walk = Walk { module, graph, depth, defined: vec![false; graph.values.len()] };
+    let unknown = vec![false; graph.values.len()];
+    let mut walk = Walk { module, graph, depth, defined: unknown.clone(), ahead: unknown };
+    for v in weights {
+        *walk.ahead.get_mut(v.0 as usize).ok_or_else(|| no_value(v))? = true;
+    }
     for (v, i) in graph.arguments.iter().zip(0..) {
         walk.define(*v, Definition::Argument(i)).at(|| format!("argument {i}"))?;
     }
@@ -265,7 +297,7 @@ impl Walk<'_> {
     fn op(&mut self, id: OpId, op: &Op) -> Result<()> {
         op.operands.iter().try_for_each(|v| self.check_use(*v))?;
         for (i, region) in op.regions.iter().enumerate() {
-            check_graph(self.module, region, self.depth + 1).at(|| format!("region {i}"))?;
+            check_graph(self.module, region, self.depth + 1, Vec::new()).at(|| format!("region {i}"))?;
         }
         let operands: Vec<&TensorType> = op.operands.iter().map(|v| self.graph.ty(*v)).collect();
         let inferred = infer(op.kind, &operands, &op.attrs, &op.regions)?;
@@ -283,11 +315,80 @@ impl Walk<'_> {
             );
             return Err(violated("graph.C4", what));
         }
+        if walk::op_is_ahead_of_time(op, &self.ahead) {
+            op.results.iter().for_each(|v| self.ahead[v.0 as usize] = true);
+        }
         match self.module {
             Some(module) if op.kind == OpKind::Weight => check_weight_op(module, op),
+            Some(module) if op.kind == OpKind::Call => self.call(module, op),
             _ => Ok(()),
         }
     }
+
+    fn call(&self, module: &Module, op: &Op) -> Result<()> {
+        let name = op.attrs.str("callee");
+        let Some(f) = module.function(name).filter(|f| f.is_private()) else {
+            return Err(violated("module.C3", format!("there is no private function '{name}'")));
+        };
+        let differ = |own: &[ValueId], other: &[ValueId]| {
+            let of_callee = other.iter().map(|v| f.graph.get_value(*v).map(|v| &v.ty));
+            !own.iter().map(|v| Some(self.graph.ty(*v))).eq(of_callee)
+        };
+        if differ(&op.operands, &f.graph.arguments) || differ(&op.results, &f.graph.results) {
+            return Err(violated("module.C3", format!("'{name}' is of other types")));
+        }
+        for ((argument, kind), v) in f.arguments.iter().zip(&op.operands) {
+            if *kind == ArgumentKind::Weight && !self.ahead[v.0 as usize] {
+                return Err(violated("module.C5", format!("argument '{argument}' of '{name}' is not")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The module's symbols have one value each in a run, so a function that is called more than once must not give any.
+fn check_fresh_symbols(f: &Function) -> Result<()> {
+    if !f.is_private() {
+        return Ok(());
+    }
+    let symbols_of = |values: &[ValueId]| {
+        let mut all = BTreeSet::new();
+        for d in values.iter().filter_map(|v| f.graph.get_value(*v)).flat_map(|v| &v.ty.shape) {
+            d.visit_symbols(&mut |s| {
+                all.insert(s.clone());
+            });
+        }
+        all
+    };
+    let known = symbols_of(&f.graph.arguments);
+    for (_, op) in f.graph.ops().filter(|(_, op)| op.kind.def().has(traits::DATA_DEPENDENT)) {
+        if let Some(s) = symbols_of(&op.results).difference(&known).next() {
+            return Err(violated("function.C6", format!("'{}' is not", s.name())));
+        }
+    }
+    Ok(())
+}
+
+/// Visits the call graph depth first; a function that is met again while it is open calls itself.
+fn check_recursion(module: &Module) -> Result<()> {
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    for f in &module.functions {
+        let mut open: Vec<(&str, Vec<&str>)> = vec![(&f.name, walk::callees(&f.graph))];
+        while let Some((name, callees)) = open.last_mut() {
+            let Some(next) = callees.pop() else {
+                done.insert(*name);
+                open.pop();
+                continue;
+            };
+            if open.iter().any(|(name, _)| *name == next) {
+                return Err(violated("module.C4", format!("'{next}' calls itself")));
+            }
+            if let Some(callee) = module.function(next).filter(|_| !done.contains(next)) {
+                open.push((&callee.name, walk::callees(&callee.graph)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_type(ty: &TensorType) -> Result<()> {

@@ -3,7 +3,7 @@ use crate::attr::Attrs;
 use crate::data::TensorData;
 use crate::dim::{Symbol, SymbolInfo};
 use crate::dtype::DType;
-use crate::graph::{Weight, weight_attrs};
+use crate::graph::{Visibility, Weight, weight_attrs};
 
 /// A module with a weight, a state and an update: `x + w` and `state + 1 token`.
 fn sample() -> Module {
@@ -18,6 +18,7 @@ fn sample() -> Module {
     g.results = vec![y, grown];
     m.functions.push(Function {
         name: "main".into(),
+        visibility: Visibility::Entry,
         graph: g,
         arguments: vec![
             ("x".into(), ArgumentKind::Input),
@@ -29,10 +30,46 @@ fn sample() -> Module {
     m
 }
 
+/// [`sample`] whose sum stands in a private function `sum`, changed.
+fn called(change: &dyn Fn(&mut Module)) -> Module {
+    let mut m = sample();
+    let (x, w, y) = (ValueId(0), ValueId(2), ValueId(3));
+    let mut body = Graph::new();
+    let mut types = [x, w].map(|v| m.functions[0].graph.ty(v).clone()).into_iter();
+    let arguments: Vec<ValueId> = types.by_ref().map(|ty| body.add_argument(ty)).collect();
+    body.results = vec![body.build1(OpKind::Add, &arguments, Attrs::new()).expect("add")];
+    m.functions.push(Function {
+        name: "sum".into(),
+        visibility: Visibility::Private,
+        graph: body,
+        arguments: vec![("x".into(), ArgumentKind::Input), ("w".into(), ArgumentKind::Weight)],
+        results: vec![("y".into(), ResultKind::Output)],
+    });
+    let g = &mut m.functions[0].graph;
+    assert_eq!(g.results[0], y);
+    call(g, x, w);
+    change(&mut m);
+    m
+}
+
+/// Makes the first result that of a call of `sum`.
+fn call(g: &mut Graph, x: ValueId, w: ValueId) {
+    let types = vec![g.ty(g.results[0]).clone()];
+    g.results[0] =
+        g.build1(OpKind::Call, &[x, w], crate::attrs! { callee: "sum", types: types }).expect("call");
+}
+
+fn make_fresh_symbol(g: &mut Graph) {
+    let shape = vec![Dim::from(2), Dim::symbol("u0")];
+    let x = g.arguments[0];
+    g.build1(OpKind::NonZero, &[x], crate::attrs! { result_shape: shape }).expect("nonzero");
+}
+
 #[test]
 fn a_good_module_passes() {
     assert_eq!(verify(&sample()), Ok(()));
     assert!(diagnose(&sample()).is_empty());
+    assert_eq!(verify(&called(&|_| {})), Ok(()));
 }
 
 #[test]
@@ -69,6 +106,15 @@ fn every_label_is_reported_by_its_violation() {
         ),
         ("module.C1", changed(&|m| m.weights.extend([("w".into(), weight_of(5.0))]))),
         ("module.C2", changed(&|m| m.weights.extend([("v".into(), weight_symbolic())]))),
+        ("function.C5", changed(&|m| m.functions[0].arguments[0].1 = ArgumentKind::Weight)),
+        ("function.C5", called(&|m| m.functions[1].results[0].1 = ResultKind::Update(0))),
+        ("function.C5", called(&|m| m.functions[1].arguments[0].1 = ArgumentKind::State { initial: None })),
+        ("function.C6", called(&|m| make_fresh_symbol(&mut m.functions[1].graph))),
+        ("module.C3", called(&|m| m.functions[1].visibility = Visibility::Entry)),
+        ("module.C3", called(&|m| drop(m.functions.pop()))),
+        ("module.C3", called(&|m| m.functions[1].graph.results.clear())),
+        ("module.C4", called(&|m| call(&mut m.functions[1].graph, ValueId(0), ValueId(1)))),
+        ("module.C5", called(&|m| m.functions[1].arguments[0].1 = ArgumentKind::Weight)),
         ("symbol.C1", symbol("two words", SymbolInfo::default())),
         ("symbol.C2", symbol("s0", SymbolInfo { min: 3, max: Some(2), divisor: 1 })),
         ("symbol.C2", symbol("s0", SymbolInfo { min: 0, max: None, divisor: 0 })),

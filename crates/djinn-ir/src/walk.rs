@@ -2,7 +2,8 @@
 
 use crate::attr::{Attr, Attrs};
 use crate::dim::{Dim, Symbol};
-use crate::graph::{Definition, Graph, Module, Op, OpId, ValueId};
+use crate::graph::{ArgumentKind, Definition, Function, Graph, Module, Op, OpId, ValueId};
+use crate::ops::{OpKind, traits};
 use crate::types::TensorType;
 use djinn_diag::{Result, internal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,89 @@ pub fn users_of(graph: &Graph, v: ValueId) -> Vec<(OpId, usize)> {
         op.operands.iter().enumerate().filter(|(_, o)| **o == v).map(|(i, _)| (id, i)).collect()
     };
     graph.ops().flat_map(uses).collect()
+}
+
+/// Which values are known ahead of time, indexed by value number: weights, constants, what `known` says of the
+/// graph's arguments, and what pure operations without regions compute from such values alone.
+pub fn ahead_of_time(graph: &Graph, known: impl Fn(usize) -> bool) -> Vec<bool> {
+    let mut ahead = vec![false; graph.value_capacity()];
+    for (i, v) in graph.arguments.iter().enumerate() {
+        if let Some(slot) = ahead.get_mut(v.0 as usize) {
+            *slot = known(i);
+        }
+    }
+    for (_, op) in graph.ops() {
+        if op_is_ahead_of_time(op, &ahead) {
+            op.results.iter().for_each(|v| ahead[v.0 as usize] = true);
+        }
+    }
+    ahead
+}
+
+/// [`ahead_of_time`] of a function's body: its weight arguments are known.
+pub fn function_ahead_of_time(f: &Function) -> Vec<bool> {
+    ahead_of_time(&f.graph, |i| matches!(f.arguments.get(i), Some((_, ArgumentKind::Weight))))
+}
+
+/// Which values of a function are computed before any run, by value number: they are known ahead of time and do not
+/// depend on a symbolic size.
+pub fn known_before_runs(f: &Function) -> Vec<bool> {
+    let mut known = function_ahead_of_time(f);
+    for (_, op) in f.graph.ops() {
+        let sized = op.results.iter().all(|r| has_fixed_sizes(f.graph.ty(*r)))
+            && op.attrs.iter().all(|(_, a)| is_free_of_symbols(a));
+        if !sized || !op.operands.iter().all(|v| known[v.0 as usize]) {
+            op.results.iter().for_each(|r| known[r.0 as usize] = false);
+        }
+    }
+    known
+}
+
+fn has_fixed_sizes(ty: &TensorType) -> bool {
+    ty.shape.iter().all(|d| d.as_const().is_some())
+}
+
+fn is_free_of_symbols(attr: &Attr) -> bool {
+    match attr {
+        Attr::Dim(d) => d.as_const().is_some(),
+        Attr::Dims(dims) => dims.iter().all(|d| d.as_const().is_some()),
+        Attr::Types(types) => types.iter().all(has_fixed_sizes),
+        _ => true,
+    }
+}
+
+/// The arguments of the body that are weight arguments of the function.
+pub(crate) fn function_weights(f: &Function) -> Vec<ValueId> {
+    let arguments = f.arguments.iter().zip(&f.graph.arguments);
+    arguments.filter(|((_, kind), _)| *kind == ArgumentKind::Weight).map(|(_, v)| *v).collect()
+}
+
+/// Names of the functions that the graph calls, regions included, in order of execution; a name may come again.
+pub fn callees(graph: &Graph) -> Vec<&str> {
+    fn add<'g>(graph: &'g Graph, out: &mut Vec<&'g str>) {
+        for (_, op) in graph.ops() {
+            if op.kind == OpKind::Call {
+                out.push(op.attrs.str("callee"));
+            }
+            op.regions.iter().for_each(|r| add(r, out));
+        }
+    }
+    let mut out = Vec::new();
+    add(graph, &mut out);
+    out
+}
+
+/// Is the result of this operation known ahead of time if exactly the values marked in `ahead` are?
+pub(crate) fn op_is_ahead_of_time(op: &Op, ahead: &[bool]) -> bool {
+    match op.kind {
+        OpKind::Weight | OpKind::Constant => true,
+        _ => {
+            op.kind.def().has(traits::PURE)
+                && op.regions.is_empty()
+                && !op.operands.is_empty()
+                && op.operands.iter().all(|v| ahead.get(v.0 as usize).is_some_and(|known| *known))
+        }
+    }
 }
 
 /// Is every value defined before its use (regions not counted)?
@@ -202,6 +286,7 @@ pub fn same_module(a: &Module, b: &Module) -> bool {
         && a.functions.len() == b.functions.len()
         && a.functions.iter().zip(&b.functions).all(|(f, g)| {
             f.name == g.name
+                && f.visibility == g.visibility
                 && f.arguments == g.arguments
                 && f.results == g.results
                 && same_graph(&f.graph, &g.graph)
@@ -231,7 +316,6 @@ mod tests {
     use crate::attrs;
     use crate::dtype::DType;
     use crate::graph::Location;
-    use crate::ops::OpKind;
 
     fn sample() -> (Graph, ValueId) {
         let mut g = Graph::new();
@@ -276,6 +360,7 @@ mod tests {
         let module = |g: Graph| Module {
             functions: vec![crate::Function {
                 name: "f".into(),
+                visibility: crate::Visibility::Entry,
                 graph: g,
                 arguments: vec![],
                 results: vec![],

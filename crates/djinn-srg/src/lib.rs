@@ -192,5 +192,7 @@ words! {
         Audio = "audio",
         /// Several together.
         Fusion = "fusion",
+        /// None of these, or it cannot be told: plain numbers.
+        Unknown = "unknown",
     }
 }

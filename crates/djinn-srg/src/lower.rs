@@ -2,7 +2,7 @@
 
 use crate::{Semantics, Srg, SrgGraph, SrgNode, SrgValue};
 use djinn_diag::{Context, Result, input, internal};
-use djinn_ir::{Attr, Function, Graph, Location, Module, TensorType, ValueId};
+use djinn_ir::{Attr, Function, Graph, Location, Module, TensorType, ValueId, Visibility};
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ pub fn lower(srg: &Srg) -> Result<Module> {
         let graph = lower_graph(&f.body).at(|| format!("function '{}'", f.name))?;
         module.functions.push(Function {
             name: Arc::clone(&f.name),
+            visibility: Visibility::Entry,
             graph,
             arguments: f.arguments.clone(),
             results: f.results.clone(),

@@ -5,7 +5,9 @@ use super::literal::{Dict, Entry, Literal, dict, self_describing, table_attr, te
 use crate::attr::{Attr, Attrs};
 use crate::data::ContentHash;
 use crate::dim::{Symbol, SymbolInfo};
-use crate::graph::{ArgumentKind, Function, Graph, Location, Module, ResultKind, ValueId, Weight};
+use crate::graph::{
+    ArgumentKind, Function, Graph, Location, Module, ResultKind, ValueId, Visibility, Weight,
+};
 use crate::ops::{OP_TABLE, OpDef, OpKind};
 use crate::suggest::did_you_mean;
 use crate::types::TensorType;
@@ -202,8 +204,13 @@ fn function(c: &mut Cursor<'_>, graph: Graph, module: &mut Module, place: usize)
         .into_iter()
         .map(|(e, kind, name)| result(c, e, &kind, place).map(|kind| (name, kind)))
         .collect::<Result<_>>()?;
+    let visibility = match entries.take("sym_visibility") {
+        None => Visibility::Entry,
+        Some(Literal::Text(word)) if word == "private" => Visibility::Private,
+        Some(_) => return Err(c.error_at(place, "'sym_visibility' is \"private\" or left out")),
+    };
     nothing_else(c, &entries)?;
-    module.functions.push(Function { name, graph, arguments, results });
+    module.functions.push(Function { name, visibility, graph, arguments, results });
     Ok(())
 }
 
@@ -231,9 +238,15 @@ fn records(
 fn argument(c: &Cursor<'_>, mut entries: Dict, kind: &str, place: usize) -> Result<ArgumentKind> {
     let kind = match (kind, entries.take("initial")) {
         ("input", None) => ArgumentKind::Input,
+        ("weight", None) => ArgumentKind::Weight,
         ("state", None) => ArgumentKind::State { initial: None },
         ("state", Some(Literal::Text(initial))) => ArgumentKind::State { initial: Some(Arc::from(initial)) },
-        _ => return Err(c.error_at(place, "an argument is of kind \"input\", or \"state\" with 'initial'")),
+        _ => {
+            return Err(c.error_at(
+                place,
+                "an argument is of kind \"input\", \"weight\", or \"state\" with 'initial'",
+            ));
+        }
     };
     nothing_else(c, &entries)?;
     Ok(kind)

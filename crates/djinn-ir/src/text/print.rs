@@ -190,6 +190,7 @@ impl Printer {
             p.out.push('{');
             match kind {
                 ArgumentKind::Input => p.entry("kind", "input"),
+                ArgumentKind::Weight => p.entry("kind", "weight"),
                 ArgumentKind::State { initial } => {
                     if let Some(initial) = initial {
                         p.entry("initial", initial);
@@ -220,6 +221,10 @@ impl Printer {
         });
         self.out.push_str("], ");
         self.entry("sym_name", &f.name);
+        if f.is_private() {
+            self.out.push_str(", ");
+            self.entry("sym_visibility", "private");
+        }
         self.out.push_str("} : () -> ()\n");
     }
 

@@ -1,7 +1,9 @@
 use super::*;
 use crate::dim::{Dim, Symbol, SymbolInfo};
 use crate::dtype::DType;
-use crate::graph::{ArgumentKind, Function, Graph, Location, ResultKind, ValueId, Weight, weight_attrs};
+use crate::graph::{
+    ArgumentKind, Function, Graph, Location, ResultKind, ValueId, Visibility, Weight, weight_attrs,
+};
 use crate::ops::{OP_TABLE, OpKind};
 use crate::types::TensorType;
 use crate::verify::verify;
@@ -11,7 +13,13 @@ use crate::{Attr, Attrs, attrs};
 fn function(name: &str, graph: Graph) -> Function {
     let arguments = (0..graph.arguments.len()).map(|i| (format!("x{i}").into(), ArgumentKind::Input));
     let results = (0..graph.results.len()).map(|i| (format!("y{i}").into(), ResultKind::Output));
-    Function { name: name.into(), arguments: arguments.collect(), results: results.collect(), graph }
+    Function {
+        name: name.into(),
+        visibility: Visibility::Entry,
+        arguments: arguments.collect(),
+        results: results.collect(),
+        graph,
+    }
 }
 
 /// A module with something of everything that the text form has to carry.
@@ -262,4 +270,30 @@ fn every_kind_of_the_op_table_can_be_spelled() {
         }
         assert!(def.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
     }
+}
+
+#[test]
+fn private_functions_and_calls_are_printed_and_read() {
+    let mut body = Graph::new();
+    let x = body.add_argument(TensorType::of(DType::F32, &[2]));
+    body.results = vec![x];
+    let mut callee = function("layer", body);
+    callee.visibility = Visibility::Private;
+    callee.arguments[0].1 = ArgumentKind::Weight;
+    let mut g = Graph::new();
+    let c = TensorData::from_f32(&[2], &[1.0, 2.0]).expect("two");
+    let c = g.build1(OpKind::Constant, &[], attrs! { value: c }).expect("constant");
+    let types = vec![g.ty(c).clone()];
+    let y = g.build1(OpKind::Call, &[c], attrs! { callee: "layer", types: types }).expect("call");
+    g.results = vec![g.build1(OpKind::Transfer, &[y], attrs! { device: "gpu0" }).expect("transfer")];
+    let module = Module { functions: vec![function("main", g), callee], ..Module::default() };
+    crate::verify::verify(&module).expect("well formed");
+    let text = print_module(&module);
+    assert!(text.contains(r#"{kind = "weight", name = "x0"}"#), "{text}");
+    assert!(text.contains(r#"sym_name = "layer", sym_visibility = "private"}"#), "{text}");
+    let again = parse_module(&text).expect("parses");
+    assert!(crate::walk::same_module(&module, &again));
+    assert_eq!(print_module(&again), text);
+    let wrong = text.replace(r#""private""#, r#""public""#);
+    assert_eq!(parse_module(&wrong).expect_err("no such word").code, "text.parse");
 }

@@ -171,10 +171,11 @@ fn argument(value: &Value) -> Result<(Arc<str>, ArgumentKind)> {
     let f = Fields::of(value, &["name", "kind", "initial"])?;
     let name = Arc::from(f.required("name", string)?);
     let initial = f.optional("initial", string)?.map(Arc::from);
-    let kind = f.required("kind", |v| word(v, &["input", "state"], |w| w))?;
+    let kind = f.required("kind", |v| word(v, &["input", "weight", "state"], |w| w))?;
     match (kind, initial) {
         ("input", None) => Ok((name, ArgumentKind::Input)),
-        ("input", Some(_)) => Err(wrong("only a state has 'initial'")),
+        ("weight", None) => Ok((name, ArgumentKind::Weight)),
+        ("input" | "weight", Some(_)) => Err(wrong("only a state has 'initial'")),
         (_, initial) => Ok((name, ArgumentKind::State { initial })),
     }
 }

@@ -90,6 +90,7 @@ fn function(f: &SrgFunction) -> Value {
     let arguments = f.arguments.iter().map(|(name, kind)| {
         let (kind, initial) = match kind {
             ArgumentKind::Input => ("input", None),
+            ArgumentKind::Weight => ("weight", None),
             ArgumentKind::State { initial } => ("state", initial.as_ref().map(text)),
         };
         object([("name", Some(text(name))), ("kind", Some(kind.into())), ("initial", initial)])

@@ -1,9 +1,10 @@
 //! What passes share during a run.
 
 use crate::ConstantEvaluator;
+use djinn_device::Target;
 use djinn_diag::{Remark, RemarkKind, Result, input};
-use djinn_ir::{Fuel, Graph, Patch, PatchReport};
-use std::collections::BTreeMap;
+use djinn_ir::{ContentHash, Fuel, Graph, Patch, PatchReport};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bounds of every search, by name. Each search reports which of them stopped it.
@@ -68,6 +69,13 @@ impl Statistics {
         *slot = slot.saturating_add(amount);
     }
 
+    /// Adds the counters of another run.
+    pub fn merge(&mut self, other: &Statistics) {
+        for (pass, name, value) in other.iter() {
+            self.add(pass, name, value);
+        }
+    }
+
     /// A counter; 0 if nothing was counted.
     pub fn get(&self, pass: &str, name: &str) -> u64 {
         self.0.get(&(pass.to_string(), name.to_string())).copied().unwrap_or(0)
@@ -94,6 +102,10 @@ pub struct PassContext {
     pub seed: u64,
     /// Computes constants, if there is someone who can.
     pub const_eval: Option<Arc<dyn ConstantEvaluator>>,
+    /// What is planned for: devices, bound symbols, objective; none while a module is only optimised.
+    pub target: Option<Arc<Target>>,
+    /// Bodies that a pass would not change, by what the pass calls itself with its options.
+    pub fixpoints: BTreeSet<(String, ContentHash)>,
     /// Name of the pass that runs now, set by the pass manager; empty outside of it.
     pub pass: String,
 }
@@ -118,6 +130,16 @@ impl PassContext {
             place: place.to_string(),
             message: message.into(),
         });
+    }
+
+    /// Notes that the pass with this key would not change a body of this hash.
+    pub fn add_fixpoint(&mut self, key: &str, body: ContentHash) {
+        self.fixpoints.insert((key.to_string(), body));
+    }
+
+    /// Is it known that the pass with this key would not change a body of this hash?
+    pub fn is_fixpoint(&self, key: &str, body: &ContentHash) -> bool {
+        self.fixpoints.contains(&(key.to_string(), *body))
     }
 
     /// Applies a patch with this context's fuel, and counts it under its name if it changed the graph.

@@ -1,8 +1,8 @@
 //! Runs pipelines.
 
 use crate::{Pass, PassContext, PassRegistry, Pipeline, PipelineItem, Reproducer};
-use djinn_diag::{Context, Diagnostic, Result, internal};
-use djinn_ir::{Module, verify};
+use djinn_diag::{Context, Diagnostic, Result, internal, unsupported};
+use djinn_ir::{Function, Module, verify};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What happens during a run, as told to the hook of [`PassManager::on_event`].
@@ -172,6 +172,10 @@ impl Settings<'_> {
         context: &mut PassContext,
         report: &mut RunReport,
     ) -> Result<()> {
+        if module.functions.iter().any(Function::is_private) {
+            let message = "passes on single functions need a module without private functions";
+            return Err(unsupported("pipeline.functions", message).help("run the pass 'inline' before"));
+        }
         let mut pending = std::mem::take(&mut module.functions).into_iter();
         let mut done = Vec::new();
         let mut result = Ok(());

@@ -58,6 +58,7 @@ fn module() -> Module {
         graph.results = vec![x];
         m.functions.push(Function {
             name: name.into(),
+            visibility: djinn_ir::Visibility::Entry,
             graph,
             arguments: vec![("x".into(), ArgumentKind::Input)],
             results: vec![("y".into(), ResultKind::Output)],

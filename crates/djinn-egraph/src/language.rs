@@ -1,8 +1,9 @@
 //! The e-graph language: one e-node per operation of the op table, with types and constants as analyses.
 
 use djinn_ir::symbolic::{self, SymbolicValue};
-use djinn_ir::{Attrs, DType, Location, OpKind, TensorData, TensorType, infer};
+use djinn_ir::{Attr, Attrs, DType, Location, Op, OpKind, TensorData, TensorType, infer};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The head of an e-node.
@@ -93,7 +94,31 @@ pub struct Facts {
     /// The elements as symbolic sizes, if it is a small known integer tensor.
     pub symbolic: Option<SymbolicValue>,
     /// Where the operation comes from; operations made by a rule inherit it from the match.
-    pub location: Option<Arc<Location>>,
+    pub origin: Option<Arc<Origin>>,
+}
+
+/// Where an operation comes from, and its annotations.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The place in the model's own code.
+    pub location: Location,
+    /// Semantic annotations.
+    pub annotations: BTreeMap<Arc<str>, Attr>,
+}
+
+impl Origin {
+    /// That of an operation.
+    pub fn of(op: &Op) -> Origin {
+        Origin { location: op.location.clone(), annotations: op.annotations.clone() }
+    }
+
+    /// That of an operation which helps to compute the value: what is said of the value itself is left out.
+    #[must_use]
+    pub fn of_helper(&self) -> Origin {
+        let mut origin = self.clone();
+        origin.annotations.remove("residency");
+        origin
+    }
 }
 
 impl Facts {
@@ -117,7 +142,9 @@ pub struct Facting {
     /// Evaluates small constant operations; absent in checks that must not fold.
     pub evaluator: Option<Arc<ConstantEvaluator>>,
     /// Contents of weights by name, for those small enough to be looked into.
-    pub weight_values: std::collections::BTreeMap<Arc<str>, TensorData>,
+    pub weight_values: BTreeMap<Arc<str>, TensorData>,
+    /// Arguments that are always weights, by number.
+    pub weight_arguments: BTreeSet<u32>,
 }
 
 /// The e-graph.
@@ -132,12 +159,14 @@ impl Analysis<Node> for Facting {
             weight_only,
             constant: None,
             symbolic: None,
-            location: None,
+            origin: None,
         };
         match &node.head {
             Head::Argument(i) => {
                 let ty = egraph.analysis.argument_types.get(*i as usize).cloned();
-                facts(Arc::from([ty.unwrap_or_else(unknown)]), false)
+                let ty = ty.unwrap_or_else(unknown);
+                let weight = egraph.analysis.weight_arguments.contains(i) && ty.const_shape().is_some();
+                facts(Arc::from([ty]), weight)
             }
             Head::Barrier(i) => {
                 let types = egraph.analysis.barrier_types.get(*i as usize).cloned();
@@ -167,8 +196,8 @@ impl Analysis<Node> for Facting {
         }
         changed = changed | merge_option(&mut a.constant, b.constant);
         changed = changed | merge_option(&mut a.symbolic, b.symbolic);
-        if a.location.is_none() && b.location.is_some() {
-            a.location = b.location;
+        if a.origin.is_none() && b.origin.is_some() {
+            a.origin = b.origin;
             changed = changed | DidMerge(true, false);
         }
         changed
@@ -239,7 +268,7 @@ fn make_op(egraph: &Graph, kind: OpKind, attrs: &Attrs, children: &[Id]) -> Fact
             symbolic::fold(kind, attrs, &operands, &ty)
         }
     };
-    Facts { types: Arc::from([ty]), weight_only, constant, symbolic, location: None }
+    Facts { types: Arc::from([ty]), weight_only, constant, symbolic, origin: None }
 }
 
 fn fold_constant(

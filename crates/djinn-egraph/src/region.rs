@@ -1,13 +1,13 @@
 //! IR bodies to e-graphs and back.
 
 use crate::functions::{Bindings, Bound, Scope};
-use crate::language::{ConstantEvaluator, Facting, Graph, Head, Node};
+use crate::language::{ConstantEvaluator, Facting, Graph, Head, Node, Origin};
 use crate::matcher::Matcher;
 use crate::rule::{Rule, Template, TemplateOperand};
 use djinn_diag::{Result, internal};
 use djinn_extract::{ClassId, NodeId, ProblemBuilder};
 use djinn_ir::graph::Graph as Body;
-use djinn_ir::{Attrs, Location, Module, Op, OpKind, TensorData, TensorType, ValueId};
+use djinn_ir::{Attrs, Module, Op, OpKind, TensorData, TensorType, ValueId};
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +23,9 @@ pub struct Region {
     pub roots: Vec<Id>,
     /// The operations that rewriting does not look into.
     barriers: Vec<Op>,
+    /// For every operand of every barrier the weight that it is, if nothing but calls uses that: no rule could see it, so
+    /// it is no e-node, and the caller of many layers is a small e-graph.
+    hidden: Vec<Vec<Option<Op>>>,
     /// The e-nodes of the input, children first: the selection that the result is never worse than.
     original: Vec<(Id, Node)>,
     /// The results as the input named them.
@@ -52,6 +55,16 @@ const LITERAL_COST: f64 = 1e-12;
 impl Region {
     /// Makes the e-graph of a body.
     pub fn new(body: &Body, module: &Module, evaluator: Option<Arc<ConstantEvaluator>>) -> Region {
+        Region::with_weight_arguments(body, module, evaluator, BTreeSet::new())
+    }
+
+    /// [`Region::new`] for a body some of whose arguments, by number, are always weights.
+    pub fn with_weight_arguments(
+        body: &Body,
+        module: &Module,
+        evaluator: Option<Arc<ConstantEvaluator>>,
+        weight_arguments: BTreeSet<u32>,
+    ) -> Region {
         let mut weight_values = BTreeMap::new();
         for (_, op) in body.ops().filter(|(_, op)| op.kind == OpKind::Weight) {
             if let Some(value) = module.constant_value(op).filter(|v| v.numel() <= MAX_VISIBLE_WEIGHT) {
@@ -64,12 +77,14 @@ impl Region {
             barriers.push(op.clone());
             barrier_types.push(op.results.iter().map(|v| body.ty(*v).clone()).collect());
         }
+        let hidden_weights = weights_of_calls(body);
         let argument_types = body.arguments.iter().map(|v| body.ty(*v).clone()).collect();
-        let analysis = Facting { argument_types, barrier_types, evaluator, weight_values };
+        let analysis = Facting { argument_types, barrier_types, evaluator, weight_values, weight_arguments };
         let mut region = Region {
             graph: Graph::new(analysis),
             roots: Vec::new(),
             barriers,
+            hidden: Vec::new(),
             original: Vec::new(),
             original_roots: Vec::new(),
         };
@@ -79,17 +94,22 @@ impl Region {
         }
         let mut barrier = 0u32;
         for (_, op) in body.ops() {
+            if op.kind == OpKind::Weight && hidden_weights.contains_key(&op.results[0]) {
+                continue;
+            }
             let children: Vec<Id> = op.operands.iter().filter_map(|v| ids.get(v).copied()).collect();
-            let location = Some(Arc::new(op.location.clone()));
+            let origin = Some(Arc::new(Origin::of(op)));
             if is_barrier(op) {
-                let id = region.add(Node { head: Head::Barrier(barrier), children }, location.clone());
+                let id = region.add(Node { head: Head::Barrier(barrier), children }, origin.clone());
+                let weight = |v: &ValueId| hidden_weights.get(v).map(|op| (*op).clone());
+                region.hidden.push(op.operands.iter().map(weight).collect());
                 barrier += 1;
                 for (i, v) in op.results.iter().enumerate() {
                     let projection = Node { head: Head::Projection(i as u32), children: vec![id] };
-                    ids.insert(*v, region.add(projection, location.clone()));
+                    ids.insert(*v, region.add(projection, origin.clone()));
                 }
             } else {
-                let id = region.add(Node::op(op.kind, op.attrs.clone(), children), location);
+                let id = region.add(Node::op(op.kind, op.attrs.clone(), children), origin);
                 ids.insert(op.results[0], id);
             }
         }
@@ -99,10 +119,10 @@ impl Region {
         region
     }
 
-    fn add(&mut self, node: Node, location: Option<Arc<Location>>) -> Id {
+    fn add(&mut self, node: Node, origin: Option<Arc<Origin>>) -> Id {
         let id = self.graph.add(node.clone());
-        if self.graph[id].data.location.is_none() {
-            self.graph[id].data.location = location;
+        if self.graph[id].data.origin.is_none() {
+            self.graph[id].data.origin = origin;
         }
         self.original.push((id, node));
         id
@@ -115,20 +135,25 @@ impl Region {
     pub fn extract(&self, cost: &CostFn<'_>, limits: &djinn_extract::Limits) -> Result<Extracted> {
         let mut classes: Vec<Id> = self.graph.classes().map(|c| c.id).collect();
         classes.sort_unstable();
-        let index: BTreeMap<Id, u32> = classes.iter().enumerate().map(|(i, id)| (*id, i as u32)).collect();
+        let mut index: Vec<u32> = vec![u32::MAX; classes.last().map_or(0, |id| usize::from(*id) + 1)];
+        classes.iter().zip(0..).for_each(|(id, i)| index[usize::from(*id)] = i);
         let mut builder = ProblemBuilder::new(classes.len());
         let mut nodes: Vec<&Node> = Vec::new();
-        let mut lookup: BTreeMap<(u32, &Node), NodeId> = BTreeMap::new();
+        let mut ids: Vec<Vec<NodeId>> = Vec::with_capacity(classes.len());
         for id in &classes {
             let class = &self.graph[*id];
+            let mut ids_here = Vec::with_capacity(class.nodes.len());
             for node in &class.nodes {
-                let children = node.children.iter().map(|c| ClassId(index[&self.graph.find(*c)]));
-                let n = builder.node(ClassId(index[id]), self.node_cost(cost, node, *id), children);
+                let children = node.children.iter().map(|c| ClassId(index[usize::from(self.graph.find(*c))]));
+                let n =
+                    builder.node(ClassId(index[usize::from(*id)]), self.node_cost(cost, node, *id), children);
                 nodes.push(node);
-                lookup.insert((index[id], node), n);
+                ids_here.push(n);
             }
+            ids.push(ids_here);
         }
-        let mut roots: Vec<u32> = self.roots.iter().map(|r| index[&self.graph.find(*r)]).collect();
+        let mut roots: Vec<u32> =
+            self.roots.iter().map(|r| index[usize::from(self.graph.find(*r))]).collect();
         roots.sort_unstable();
         roots.dedup();
         roots.iter().for_each(|r| builder.root(ClassId(*r)));
@@ -137,9 +162,10 @@ impl Region {
         let mut warm: Vec<Option<NodeId>> = vec![None; classes.len()];
         for (id, node) in &self.original {
             let canonical = node.clone().map_children_of(&self.graph);
-            let class = index[&self.graph.find(*id)];
+            let class = index[usize::from(self.graph.find(*id))];
             if warm[class as usize].is_none() {
-                warm[class as usize] = lookup.get(&(class, &canonical)).copied();
+                let at = self.graph[classes[class as usize]].nodes.iter().position(|n| *n == canonical);
+                warm[class as usize] = at.map(|at| ids[class as usize][at]);
             }
         }
         // The first e-node of the input in each e-class has operands before it, so this start is acyclic. Where rules
@@ -151,7 +177,7 @@ impl Region {
         djinn_extract::check(&problem, &result.choice)
             .map_err(|e| internal("extract.check", e.to_string()))?;
         let chosen = |class: u32| result.choice[class as usize].map(|n| nodes[n.index()]);
-        let body = self.rebuild(&index, &chosen)?;
+        let body = self.rebuild(&classes, &index, &chosen)?;
         Ok(Extracted {
             body,
             cost: result.cost,
@@ -185,6 +211,14 @@ impl Region {
             Head::Argument(_) | Head::Projection(_) => 0.0,
             Head::Barrier(i) => {
                 let op = &self.barriers[*i as usize];
+                let mut seen = operands.into_iter();
+                let operands: Vec<&TensorType> = self.hidden[*i as usize]
+                    .iter()
+                    .filter_map(|hidden| match hidden {
+                        None => seen.next(),
+                        Some(weight) => weight.attrs.types("types").first(),
+                    })
+                    .collect();
                 cost(op.kind, &op.attrs, &operands, types, false)
             }
             Head::Op(OpKind::Constant | OpKind::Weight | OpKind::DimExpr, _) => LITERAL_COST,
@@ -195,18 +229,16 @@ impl Region {
     /// Emits the chosen e-nodes, operands first.
     fn rebuild<'n>(
         &self,
-        index: &BTreeMap<Id, u32>,
+        classes: &[Id],
+        index: &[u32],
         chosen: &dyn Fn(u32) -> Option<&'n Node>,
     ) -> Result<Body> {
         let mut body = Body::new();
         let arguments: Vec<ValueId> =
             self.graph.analysis.argument_types.iter().map(|ty| body.add_argument(ty.clone())).collect();
         let mut done: BTreeMap<u32, Vec<ValueId>> = BTreeMap::new();
-        let mut class_ids: BTreeMap<u32, Id> = BTreeMap::new();
-        for (id, i) in index {
-            class_ids.insert(*i, *id);
-        }
-        let roots: Vec<u32> = self.roots.iter().map(|r| index[&self.graph.find(*r)]).collect();
+        let mut weights: BTreeMap<Arc<str>, ValueId> = BTreeMap::new();
+        let roots: Vec<u32> = self.roots.iter().map(|r| index[usize::from(self.graph.find(*r))]).collect();
         // Depth first with an explicit stack: models can be thousands of operations deep.
         let mut stack: Vec<(u32, usize)> = roots.iter().rev().map(|r| (*r, 0)).collect();
         while let Some((class, next)) = stack.pop() {
@@ -217,24 +249,25 @@ impl Region {
                 .ok_or_else(|| internal("extract.choice", "a needed e-class has no chosen node"))?;
             if let Some(child) = node.children.get(next) {
                 stack.push((class, next + 1));
-                let child = index[&self.graph.find(*child)];
+                let child = index[usize::from(self.graph.find(*child))];
                 if !done.contains_key(&child) {
                     stack.push((child, 0));
                 }
                 continue;
             }
             let operands: Vec<ValueId> =
-                node.children.iter().map(|c| done[&index[&self.graph.find(*c)]][0]).collect();
-            let facts = &self.graph[class_ids[&class]].data;
-            let location = facts.location.as_deref().cloned().unwrap_or_default();
+                node.children.iter().map(|c| done[&index[usize::from(self.graph.find(*c))]][0]).collect();
+            let facts = &self.graph[classes[class as usize]].data;
+            let origin = facts.origin.as_deref().cloned().unwrap_or_default();
             let values = match &node.head {
                 Head::Argument(i) => vec![arguments[*i as usize]],
                 Head::Projection(i) => {
-                    let all = &done[&index[&self.graph.find(node.children[0])]];
+                    let all = &done[&index[usize::from(self.graph.find(node.children[0]))]];
                     vec![all[*i as usize]]
                 }
                 Head::Barrier(i) => {
                     let op = &self.barriers[*i as usize];
+                    let operands = self.with_hidden(*i as usize, operands, &mut body, &mut weights);
                     let id = body.push(
                         op.kind,
                         operands,
@@ -249,7 +282,10 @@ impl Region {
                     body.op(id).results.clone()
                 }
                 Head::Op(kind, attrs) => {
-                    let id = body.build(*kind, &operands, (**attrs).clone(), Vec::new(), location)?;
+                    let id = body.build(*kind, &operands, (**attrs).clone(), Vec::new(), origin.location)?;
+                    for (name, value) in origin.annotations {
+                        body.annotate(id, &name, value);
+                    }
                     body.op(id).results.clone()
                 }
             };
@@ -257,6 +293,34 @@ impl Region {
         }
         body.results = roots.iter().map(|r| done[r][0]).collect();
         Ok(body)
+    }
+
+    /// The operands of a barrier with its hidden weights among them; reads those that the body has not read yet.
+    fn with_hidden(
+        &self,
+        barrier: usize,
+        seen: Vec<ValueId>,
+        body: &mut Body,
+        read: &mut BTreeMap<Arc<str>, ValueId>,
+    ) -> Vec<ValueId> {
+        let mut seen = seen.into_iter();
+        let mut operands = Vec::new();
+        for hidden in &self.hidden[barrier] {
+            operands.extend(match hidden {
+                None => seen.next(),
+                Some(op) => {
+                    let name: Arc<str> = Arc::from(op.attrs.str("name"));
+                    Some(*read.entry(name).or_insert_with(|| {
+                        let types = op.attrs.types("types").to_vec();
+                        let id =
+                            body.push(op.kind, vec![], op.attrs.clone(), vec![], types, op.location.clone());
+                        op.annotations.iter().for_each(|(n, value)| body.annotate(id, n, value.clone()));
+                        body.op(id).results[0]
+                    }))
+                }
+            });
+        }
+        operands
     }
 }
 
@@ -266,7 +330,9 @@ impl Region {
 pub fn rewrite_results(body: &Body, module: &Module, rule: &Rule) -> Vec<Body> {
     let region = Region::new(body, module, None);
     let mut values: BTreeMap<Id, ValueId> = BTreeMap::new();
-    let all = body.arguments.iter().copied().chain(body.ops().flat_map(|(_, op)| op.results.clone()));
+    let hidden = weights_of_calls(body);
+    let results = body.ops().flat_map(|(_, op)| op.results.clone()).filter(|v| !hidden.contains_key(v));
+    let all = body.arguments.iter().copied().chain(results);
     let ids = region.original.iter().filter(|(_, n)| !matches!(n.head, Head::Barrier(_))).map(|(id, _)| *id);
     for (v, id) in all.zip(ids) {
         values.entry(region.graph.find(id)).or_insert(v);
@@ -347,9 +413,24 @@ fn emit(
     }
 }
 
+/// Weights that nothing but calls uses, by the value that they are.
+fn weights_of_calls(body: &Body) -> BTreeMap<ValueId, &Op> {
+    let mut others: BTreeSet<ValueId> = body.results.iter().copied().collect();
+    let uses = body.ops().filter(|(_, op)| op.kind != OpKind::Call).flat_map(|(_, op)| &op.operands);
+    others.extend(uses);
+    let calls = body.ops().filter(|(_, op)| op.kind == OpKind::Call).flat_map(|(_, op)| &op.operands);
+    let weight = |v: &ValueId| {
+        let op = body.op(body.definition(*v)?.0);
+        (op.kind == OpKind::Weight && !others.contains(v)).then_some((*v, op))
+    };
+    calls.filter_map(weight).collect()
+}
+
 /// Operations with several results or regions, and opaque ones.
 fn is_barrier(op: &Op) -> bool {
-    op.results.len() != 1 || !op.regions.is_empty() || op.kind == OpKind::Opaque
+    op.results.len() != 1
+        || !op.regions.is_empty()
+        || matches!(op.kind, OpKind::Opaque | OpKind::Call | OpKind::Transfer)
 }
 
 /// Keeps of a selection what the roots need.

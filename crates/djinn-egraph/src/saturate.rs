@@ -1,11 +1,11 @@
 //! Applying rules until nothing new is found or a named limit stops the search.
 
 use crate::functions::{Bindings, Bound, Scope};
-use crate::language::{Facts, Graph, Node};
+use crate::language::{Facts, Graph, Node, Origin};
 use crate::matcher::Matcher;
 use crate::rule::{Pattern, Rule, Template, TemplateOperand};
 use djinn_ir::data::TensorData;
-use djinn_ir::{Attrs, Location, OpKind, SymbolTable, TensorType, infer};
+use djinn_ir::{Attrs, OpKind, SymbolTable, TensorType, infer};
 use egg::Id;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -248,10 +248,10 @@ impl Run<'_> {
     /// Builds the right side and merges; `None` if it was refused, else whether anything changed.
     fn apply(&mut self, template: &Template, m: &Match) -> Option<bool> {
         let class = self.graph.find(m.class);
-        let location = self.graph[class].data.location.clone();
+        let origin = self.graph[class].data.origin.clone();
         let members = m.members.as_ref().map(|(all, i)| (all.as_slice(), *i));
         let mut builder =
-            Builder { graph: self.graph, symbols: self.symbols, bindings: &m.bindings, members, location };
+            Builder { graph: self.graph, symbols: self.symbols, bindings: &m.bindings, members, origin };
         let new = builder.build(template)?;
         let new = self.graph.find(new);
         if new == class {
@@ -287,7 +287,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) symbols: &'a SymbolTable,
     pub(crate) bindings: &'a Bindings,
     pub(crate) members: Option<(&'a [Bindings], usize)>,
-    pub(crate) location: Option<Arc<Location>>,
+    /// Where the operation comes from that the template replaces.
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 impl Builder<'_> {
@@ -297,6 +298,18 @@ impl Builder<'_> {
 
     /// The e-class of the template; `None` if a part of it has no value or violates a constraint of the op table.
     pub(crate) fn build(&mut self, template: &Template) -> Option<Id> {
+        let origin = self.origin.clone();
+        let helper = origin.as_deref().map(|o| Arc::new(o.of_helper()));
+        self.build_for(template, &origin, &helper)
+    }
+
+    /// [`Builder::build`] for an operation of this origin, whose operands are of that of a helper.
+    fn build_for(
+        &mut self,
+        template: &Template,
+        origin: &Option<Arc<Origin>>,
+        helper: &Option<Arc<Origin>>,
+    ) -> Option<Id> {
         match template {
             Template::Var(v) => match self.bindings[*v].as_ref()? {
                 Bound::Class(id) => Some(self.graph.find(*id)),
@@ -311,29 +324,29 @@ impl Builder<'_> {
                     return None;
                 };
                 let data = TensorData::splat(dtype, &[], value.get())?;
-                Some(self.add(OpKind::Constant, Attrs::new().with("value", data), Vec::new()))
+                Some(self.add(OpKind::Constant, Attrs::new().with("value", data), Vec::new(), origin))
             }
             Template::Op { kind, attrs, operands } => {
                 let mut children = Vec::new();
                 for o in operands {
                     match o {
-                        TemplateOperand::One(t) => children.push(self.build(t)?),
+                        TemplateOperand::One(t) => children.push(self.build_for(t, helper, helper)?),
                         TemplateOperand::Splice(v) => children.extend(self.scope().splice(*v)?),
                     }
                 }
                 let values = self.scope().attrs_of(*kind, attrs)?;
                 let types: Vec<&TensorType> = children.iter().map(|c| self.graph[*c].data.ty()).collect();
                 infer::infer(*kind, &types, &values, &[]).ok()?;
-                Some(self.add(*kind, values, children))
+                Some(self.add(*kind, values, children, origin))
             }
         }
     }
 
-    fn add(&mut self, kind: OpKind, attrs: Attrs, children: Vec<Id>) -> Id {
+    fn add(&mut self, kind: OpKind, attrs: Attrs, children: Vec<Id>, origin: &Option<Arc<Origin>>) -> Id {
         let id = self.graph.add(Node::op(kind, attrs, children));
-        let facts: &Facts = &self.graph[id].data;
-        if facts.location.is_none() && self.location.is_some() {
-            self.graph[id].data.location = self.location.clone();
+        let facts: &mut Facts = &mut self.graph[id].data;
+        if facts.origin.is_none() {
+            facts.origin.clone_from(origin);
         }
         id
     }

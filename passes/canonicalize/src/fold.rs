@@ -90,8 +90,9 @@ fn fold_body(
         }
         let def = op.kind.def();
         let foldable = def.has(traits::PURE) && !def.has(traits::DATA_DEPENDENT) && op.regions.is_empty();
-        let leaf = op.operands.is_empty();
-        if !foldable || leaf || op.results.iter().any(|v| body.ty(*v).const_shape().is_none()) {
+        // A leaf is known already; a transfer says where its value lies.
+        let stays = op.operands.is_empty() || op.kind == OpKind::Transfer;
+        if !foldable || stays || op.results.iter().any(|v| body.ty(*v).const_shape().is_none()) {
             continue;
         }
         let Some(operands) = op.operands.iter().map(|v| known.get(v).cloned()).collect::<Option<Vec<_>>>()

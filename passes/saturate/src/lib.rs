@@ -2,15 +2,19 @@
 //!
 //! Requires: a verified module. Ensures: a verified module that computes the same up to the numerics classes of the
 //! rules, of no higher modelled cost. Preserves: signatures, state updates, opaque operations, regions' interfaces.
+//!
+//! Every body is worked on by itself, those of private functions included; one that this pass left as it is now, under
+//! the same rules and limits, is skipped.
 
-use djinn_cost::{CostModel, Device};
+use djinn_cost::CostModel;
 use djinn_diag::{Context, RemarkKind, Result};
 use djinn_egraph::region::Region;
 pub use djinn_egraph::rule::Rule;
 use djinn_egraph::rule::parse_rules;
 use djinn_egraph::saturate::{Limits, Saturation, saturate};
-use djinn_ir::{Graph, Module, Patch, walk};
+use djinn_ir::{ArgumentKind, Graph, Module, Patch, graph_hash, walk};
 use djinn_pass::{OptionInfo, Pass, PassContext, PassInfo, PassOptions};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The built-in rule files, by name.
@@ -61,6 +65,8 @@ pub fn builtin_rules() -> Result<Vec<Rule>> {
 #[derive(Debug)]
 pub struct Saturate {
     rules: Vec<Rule>,
+    /// Names the rules and limits: two passes of equal keys do the same.
+    key: String,
     node_limit: Option<u64>,
     iteration_limit: Option<u64>,
 }
@@ -92,13 +98,17 @@ pub fn make(options: &PassOptions, extra_rules: &[(String, String)]) -> Result<B
         "" => Ok(None),
         _ => options.u64(name).map(Some),
     };
-    Ok(Box::new(Saturate { rules, node_limit: limit("node-limit")?, iteration_limit: limit("iter-limit")? }))
+    let (node_limit, iteration_limit) = (limit("node-limit")?, limit("iter-limit")?);
+    let key = format!("{} {wanted} {node_limit:?} {iteration_limit:?}", INFO.name);
+    Ok(Box::new(Saturate { rules, key, node_limit, iteration_limit }))
 }
 
 impl Saturate {
     /// The pass with these rules, under the limits of the context.
     pub fn with_rules(rules: Vec<Rule>) -> Self {
-        Saturate { rules, node_limit: None, iteration_limit: None }
+        let names: Vec<&str> = rules.iter().map(|r| r.name.as_str()).collect();
+        let key = format!("{} with {}", INFO.name, names.join(" "));
+        Saturate { rules, key, node_limit: None, iteration_limit: None }
     }
 }
 
@@ -109,15 +119,40 @@ impl Pass for Saturate {
 
     fn run(&self, module: &mut Module, cx: &mut PassContext) -> Result<()> {
         for i in 0..module.functions.len() {
-            let name = Arc::clone(&module.functions[i].name);
-            let mut graph = std::mem::take(&mut module.functions[i].graph);
-            let outcome =
-                walk::for_each_graph_mut(&mut graph, &mut |body| self.optimise(body, module, &name, cx));
+            let function = &mut module.functions[i];
+            let mut graph = std::mem::take(&mut function.graph);
+            let mut bodies = 0;
+            walk::for_each_graph(&graph, &mut |_| bodies += 1);
+            let weights = function.arguments.iter().zip(0..).filter(|((_, k), _)| *k == ArgumentKind::Weight);
+            let mut subject = Subject {
+                function: Arc::clone(&function.name),
+                weights: BTreeSet::new(),
+                fixed_results: function.is_private(),
+            };
+            let weights: BTreeSet<u32> = weights.map(|(_, n)| n).collect();
+            // The function's own body comes last, after all regions.
+            let outcome = walk::for_each_graph_mut(&mut graph, &mut |body| {
+                bodies -= 1;
+                if bodies == 0 {
+                    subject.weights.clone_from(&weights);
+                }
+                self.optimise(body, module, &subject, cx)
+            });
             module.functions[i].graph = graph;
-            outcome.at(|| format!("function '{name}'"))?;
+            outcome.at(|| format!("function '{}'", subject.function))?;
         }
         Ok(())
     }
+}
+
+/// What is known of a body from outside.
+struct Subject {
+    /// The function that it belongs to.
+    function: Arc<str>,
+    /// Arguments that are always weights.
+    weights: BTreeSet<u32>,
+    /// Calls name the types of the results, so that these must stay exactly as they are.
+    fixed_results: bool,
 }
 
 impl Saturate {
@@ -137,19 +172,31 @@ impl Saturate {
         &self,
         body: &mut Graph,
         module: &Module,
-        function: &str,
+        subject: &Subject,
         cx: &mut PassContext,
     ) -> Result<()> {
+        let function = &*subject.function;
         if body.is_empty() {
             return Ok(());
         }
+        let mut hash = graph_hash(body);
+        if cx.is_fixpoint(&self.key, &hash) {
+            cx.remark(
+                RemarkKind::Analysis,
+                "saturation",
+                function,
+                "skipped: nothing has changed since the last",
+            );
+            return Ok(());
+        }
+        cx.count("bodies", 1);
         let evaluator = cx.const_eval.clone().map(|e| -> Arc<djinn_egraph::language::ConstantEvaluator> {
             Arc::new(move |kind, attrs, operands, _ty| e.eval(kind, attrs, operands, &[])?.into_iter().next())
         });
-        let mut region = Region::new(body, module, evaluator);
+        let mut region = Region::with_weight_arguments(body, module, evaluator, subject.weights.clone());
         let limits = self.limits(cx);
         let outcome = saturate(&mut region.graph, &self.rules, &module.symbols, &limits);
-        let model = CostModel { device: &Device::GENERIC, symbols: &module.symbols };
+        let model = CostModel::generic(&module.symbols);
         let cost =
             |kind, _: &_, operands: &[&_], results: &[_], ahead| model.op(kind, operands, results, ahead);
         let extracted = region.extract(&cost, &djinn_extract::Limits::quick())?;
@@ -169,9 +216,15 @@ impl Saturate {
             ),
         );
         let applied: u64 = outcome.rules.iter().map(|r| r.applied).sum();
-        if applied > 0 {
+        let result_types = |g: &Graph| g.results.iter().map(|v| g.ty(*v).clone()).collect::<Vec<_>>();
+        if subject.fixed_results && result_types(&extracted.body) != result_types(body) {
+            let message = "refused: a result would have another form of its type than the calls name";
+            cx.remark(RemarkKind::Missed, "extraction", function, message);
+        } else if applied > 0 {
             Patch::replace_body(INFO.name, extracted.body).counts_as(applied).apply(body, &mut cx.fuel)?;
+            hash = graph_hash(body);
         }
+        cx.add_fixpoint(&self.key, hash);
         Ok(())
     }
 }

@@ -1,0 +1,329 @@
+//! Entries: which functions run at which sizes, and the plan that holds them.
+
+use crate::commands::{Draft, draft};
+use crate::constants::{ConstantKey, ConstantKeys};
+use crate::sizes::max_bytes;
+use crate::{budget, events, memory};
+use djinn_device::Target;
+use djinn_diag::{Context, Result, input};
+use djinn_ir::walk::known_before_runs;
+use djinn_ir::{Module, Symbol, SymbolTable, ValueId};
+use djinn_plan::{
+    ALIGNMENT, Arena, ArenaId, ArenaKind, Buffer, BufferId, Content, Device, DeviceId, Entry, FORMAT_VERSION,
+    Plan, SymbolRange, View,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The sizes of one symbol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SizeRange {
+    /// Name of the symbol.
+    pub symbol: String,
+    /// Smallest size.
+    pub min: i64,
+    /// Largest size.
+    pub max: i64,
+}
+
+/// A function that the plan runs, and the sizes for which this entry of the plan is valid.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EntrySpec {
+    /// Name of the function.
+    pub function: String,
+    /// Sizes; symbols that are not named keep the range that the module declares.
+    pub sizes: Vec<SizeRange>,
+    /// Phase, if it is known.
+    pub phase: Option<String>,
+    /// Arguments and results, by name, that stay on their device between runs (KV caches handed in and out).
+    pub resident: BTreeSet<String>,
+}
+
+/// How a plan is made.
+#[derive(Debug, Clone)]
+pub struct PlanOptions {
+    /// Structural hash of the program, in hexadecimal digits; by default that of no program.
+    pub program: String,
+    /// Bounds of the search for a packing.
+    pub packing: djinn_pack::Limits,
+    /// Do views and values in place share buffers? Only comparisons want them not to.
+    pub sharing: bool,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        PlanOptions { program: "0".repeat(32), packing: djinn_pack::Limits::default(), sharing: true }
+    }
+}
+
+/// What entries of one plan share.
+pub(crate) struct Shared<'a> {
+    pub(crate) module: &'a Module,
+    pub(crate) target: &'a Target,
+    pub(crate) options: &'a PlanOptions,
+    pub(crate) plan: Plan,
+    arenas: BTreeMap<(DeviceId, ArenaKind), ArenaId>,
+    keys: ConstantKeys,
+    constants: BTreeMap<(ConstantKey, DeviceId), BufferId>,
+    states: BTreeMap<String, BufferId>,
+    /// Of the entry that is being made: resident buffers.
+    held: BTreeSet<BufferId>,
+    /// Of the entry that is being made: bytes that no packing of an arena can undercut.
+    pub(crate) bounds: Vec<(ArenaId, u64)>,
+}
+
+/// Makes the plan of a module whose operations are annotated with devices, kernels and streams.
+///
+/// # Errors
+/// `plan.function` and `plan.symbol` for entries that the module does not have, `plan.unbound` for sizes without an
+/// upper bound. Whether the devices hold the plan is for [`crate::capacities`] to say.
+pub fn plan(module: &Module, target: &Target, entries: &[EntrySpec], options: &PlanOptions) -> Result<Plan> {
+    let devices = target.topology.devices().iter().enumerate().map(|(i, d)| Device {
+        name: d.name.clone(),
+        profile: d.profile.name.clone(),
+        memory_bytes: target.memory_bytes(i),
+        host: false,
+    });
+    let plan = Plan {
+        version: FORMAT_VERSION,
+        program: options.program.clone(),
+        devices: devices.collect(),
+        links: Vec::new(),
+        arenas: Vec::new(),
+        buffers: Vec::new(),
+        entries: Vec::new(),
+    };
+    let mut shared = Shared {
+        module,
+        target,
+        options,
+        plan,
+        arenas: BTreeMap::new(),
+        keys: ConstantKeys::default(),
+        constants: BTreeMap::new(),
+        states: BTreeMap::new(),
+        held: BTreeSet::new(),
+        bounds: Vec::new(),
+    };
+    let mut bounds = Vec::new();
+    for spec in entries {
+        let entry = shared.entry(spec).at(|| format!("function '{}'", spec.function))?;
+        shared.plan.entries.push(entry);
+        bounds.push(std::mem::take(&mut shared.bounds));
+        shared.held.clear();
+    }
+    let mut plan = shared.plan;
+    budget::fill(module, &mut plan, &bounds);
+    for entry in 0..plan.entries.len() {
+        plan.entries[entry].seconds = djinn_plan::simulate(&plan, entry)?.seconds;
+    }
+    Ok(plan)
+}
+
+impl Shared<'_> {
+    fn entry(&mut self, spec: &EntrySpec) -> Result<Entry> {
+        let (index, function) =
+            self.module.functions.iter().enumerate().find(|(_, f)| *f.name == *spec.function).ok_or_else(
+                || input("plan.function", format!("the module has no function '{}'", spec.function)),
+            )?;
+        let symbols = narrowed(&self.module.symbols, &spec.sizes)?;
+        let ahead = known_before_runs(function);
+        let drafted: Draft = draft(self, index, spec, &symbols, &ahead)?;
+        let order = memory::assign(self, &drafted)?;
+        let commands = events::with_events(&drafted.commands, &order);
+        let mut entry = drafted.entry;
+        entry.events = order.events;
+        entry.commands = commands;
+        entry.symbols = occurring(function, &symbols);
+        Ok(entry)
+    }
+
+    /// The number of a device by name; the memory of a host becomes a device when it is first asked for.
+    pub(crate) fn device(&mut self, name: &str) -> Result<DeviceId> {
+        if let Some(i) = self.plan.devices.iter().position(|d| d.name == name) {
+            return Ok(DeviceId(i as u32));
+        }
+        let Some(node) = self.target.topology.nodes().iter().find(|n| n.host == name) else {
+            let names: Vec<&str> = self.plan.devices.iter().map(|d| d.name.as_str()).collect();
+            return Err(input("plan.device", format!("the target has no device '{name}'"))
+                .help(format!("its devices are {}", names.join(", "))));
+        };
+        let (name, profile) = (name.to_owned(), "host".to_owned());
+        self.plan.devices.push(Device { name, profile, memory_bytes: node.host_memory_bytes, host: true });
+        Ok(DeviceId(self.plan.devices.len() as u32 - 1))
+    }
+
+    /// The arena of this kind on a device, made when it is first asked for.
+    pub(crate) fn arena(&mut self, device: DeviceId, kind: ArenaKind) -> ArenaId {
+        let arenas = &mut self.plan.arenas;
+        *self.arenas.entry((device, kind)).or_insert_with(|| {
+            arenas.push(Arena { device, kind, bytes: 0 });
+            ArenaId(arenas.len() as u32 - 1)
+        })
+    }
+
+    /// A buffer whose offset is decided later.
+    pub(crate) fn buffer(&mut self, name: String, arena: ArenaId, bytes: u64, content: Content) -> BufferId {
+        self.plan.buffers.push(Buffer { name, arena, offset: 0, bytes, content });
+        BufferId(self.plan.buffers.len() as u32 - 1)
+    }
+
+    /// A buffer at the end of an arena, for good.
+    pub(crate) fn appended(
+        &mut self,
+        name: String,
+        arena: ArenaId,
+        bytes: u64,
+        content: Content,
+    ) -> BufferId {
+        let id = self.buffer(name, arena, bytes, content);
+        let arena = &mut self.plan.arenas[arena.index()];
+        let offset = arena.bytes.next_multiple_of(ALIGNMENT);
+        arena.bytes = offset.saturating_add(bytes);
+        self.plan.buffers[id.index()].offset = offset;
+        id
+    }
+
+    /// Where a constant is on a device; equal constants share their bytes.
+    pub(crate) fn constant(
+        &mut self,
+        f: usize,
+        v: ValueId,
+        device: DeviceId,
+        positions: &[u32],
+    ) -> Result<View> {
+        let module = self.module;
+        let key = (self.keys.key(module, f, v), device);
+        let ty = module.functions[f].graph.ty(v);
+        let buffer = match self.constants.get(&key) {
+            Some(buffer) => *buffer,
+            None => {
+                let bytes = max_bytes(ty, &module.symbols)?;
+                let function = &module.functions[f];
+                let name = constant_name(function, v);
+                let value = crate::names::value_ref(positions, &function.graph, v);
+                let arena = self.arena(device, ArenaKind::Weights);
+                let content = Content::Constant { function: function.name.to_string(), value };
+                let buffer = self.appended(name, arena, bytes, content);
+                self.constants.insert(key, buffer);
+                buffer
+            }
+        };
+        Ok(View { buffer, offset: 0, bytes: self.plan.buffers[buffer.index()].bytes })
+    }
+
+    /// The buffer of an input or output that stays on its device. Entries of one function share it if its size is the
+    /// same in both.
+    pub(crate) fn resident(
+        &mut self,
+        function: &str,
+        name: &str,
+        bytes: u64,
+        device: DeviceId,
+        entry: u32,
+    ) -> BufferId {
+        let mut key = format!("{function}.{name}");
+        if let Some(buffer) = self.states.get(&key).copied() {
+            let (b, own) = (&self.plan.buffers[buffer.index()], !self.held.contains(&buffer));
+            if own && b.bytes == bytes && self.plan.arenas[b.arena.index()].device == device {
+                self.held.insert(buffer);
+                return buffer;
+            }
+            key = format!("{key} of entry {entry}");
+        }
+        let arena = self.arena(device, ArenaKind::State);
+        let buffer = self.appended(key.clone(), arena, bytes, Content::State { name: key.clone() });
+        self.states.insert(key, buffer);
+        self.held.insert(buffer);
+        buffer
+    }
+
+    /// Where a state is: on the device that asks first.
+    pub(crate) fn state(&mut self, name: &str, bytes: u64, device: DeviceId) -> Result<View> {
+        let buffer = match self.states.get(name) {
+            Some(buffer) => *buffer,
+            None => {
+                let arena = self.arena(device, ArenaKind::State);
+                let content = Content::State { name: name.to_owned() };
+                let buffer = self.appended(name.to_owned(), arena, bytes, content);
+                self.states.insert(name.to_owned(), buffer);
+                buffer
+            }
+        };
+        let (home, held) = {
+            let b = &self.plan.buffers[buffer.index()];
+            (self.plan.arenas[b.arena.index()].device, b.bytes)
+        };
+        if home != device {
+            let name_of = |d: DeviceId| self.plan.devices[d.index()].name.clone();
+            let message = format!("state '{name}' is on {} but used on {}", name_of(home), name_of(device));
+            return Err(djinn_diag::internal("plan.state", message).help("run the colocate pass again"));
+        }
+        if held != bytes {
+            let message = format!("state '{name}' has {held} bytes in one function and {bytes} in another");
+            return Err(
+                input("plan.state", message).help("functions that share a state must agree on its type")
+            );
+        }
+        Ok(View { buffer, offset: 0, bytes })
+    }
+}
+
+/// The name of the weight, or of the operation that makes the constant.
+fn constant_name(function: &djinn_ir::Function, v: ValueId) -> String {
+    match function.graph.definition(v) {
+        Some((id, _)) => {
+            let op = function.graph.op(id);
+            match op.kind {
+                djinn_ir::OpKind::Weight => op.attrs.str("name").to_owned(),
+                kind => format!("{} {}", kind.name(), op.location.scope.as_deref().unwrap_or(""))
+                    .trim()
+                    .to_owned(),
+            }
+        }
+        None => "argument".to_owned(),
+    }
+}
+
+/// The module's symbols with the ranges of an entry.
+fn narrowed(symbols: &SymbolTable, sizes: &[SizeRange]) -> Result<SymbolTable> {
+    let mut narrowed = symbols.clone();
+    for range in sizes {
+        let symbol = Symbol::new(&range.symbol);
+        let known = symbols.info(&symbol);
+        let fits =
+            range.min <= range.max && range.min >= known.min && known.max.is_none_or(|m| range.max <= m);
+        if !fits {
+            let upper = known.max.map_or("∞".to_owned(), |m| m.to_string());
+            let message = format!(
+                "{} = {}..{} is not within the sizes that the model admits, {}..{upper}",
+                range.symbol, range.min, range.max, known.min
+            );
+            return Err(input("plan.symbol", message));
+        }
+        let mut info = known;
+        (info.min, info.max) = (range.min, Some(range.max));
+        narrowed.0.insert(symbol, info);
+    }
+    Ok(narrowed)
+}
+
+/// The ranges of the symbols that occur in the types of a function's arguments and values.
+fn occurring(function: &djinn_ir::Function, symbols: &SymbolTable) -> Vec<SymbolRange> {
+    let mut names = BTreeSet::new();
+    let graph = &function.graph;
+    let results = graph.ops().flat_map(|(_, op)| &op.results);
+    for v in graph.arguments.iter().chain(results) {
+        for dim in graph.ty(*v).shape.iter().filter(|d| d.as_const().is_none()) {
+            dim.visit_symbols(&mut |s| {
+                if !names.contains(s) {
+                    names.insert(s.clone());
+                }
+            });
+        }
+    }
+    let range = |s: Symbol| {
+        let info = symbols.info(&s);
+        SymbolRange { name: s.name().to_owned(), min: info.min, max: info.max.unwrap_or(i64::MAX) }
+    };
+    names.into_iter().map(range).collect()
+}

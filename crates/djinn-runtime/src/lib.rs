@@ -1,0 +1,38 @@
+//! Runs a plan as it stands, on this machine: the host stands for every device.
+//!
+//! - [`HostRuntime`]: checks a plan against its program, allocates the arenas, computes the constants, runs entries;
+//! - [`RunOptions`]: poison, race detection, simulated links, shared constants, limits;
+//! - [`RunOutput`]: outputs, updates, the measured trace, what the race detector found.
+//!
+//! Every arena is one allocation, every stream one thread, every event a real one; kernels are the operations of the
+//! program, evaluated by `djinn_interp`. Nothing is repaired: a plan that orders, places or reuses memory wrongly gives
+//! wrong values, which poison makes visible and the race detector names.
+//!
+//! Invariant: a plan that the runtime accepts runs to its end or to a diagnostic. Waits look back in the order of the
+//! commands only (checked beforehand), so that no run can deadlock.
+//!
+//! Invariant: neither results nor errors of a correctly ordered plan depend on the timing of threads.
+
+mod arena;
+mod code;
+mod compile;
+mod constants;
+mod events;
+mod execute;
+mod hazard;
+mod lifetimes;
+mod links;
+mod memory;
+mod options;
+mod output;
+mod persistent;
+mod resolve;
+mod runtime;
+mod symbols;
+
+pub use hazard::{HazardKind, MAX_REPORTS, RaceReport};
+pub use links::MAX_COPY_SECONDS;
+pub use options::{LinkSpeed, RunOptions};
+pub use output::{RunOutput, Span};
+pub use resolve::MAX_STREAMS;
+pub use runtime::HostRuntime;

@@ -1,0 +1,21 @@
+//! What a plan does, for people.
+//!
+//! - [`explain()`]: text for a terminal, at most 100 columns wide;
+//! - [`html()`]: one self-contained page: graph, placement, timeline, memory map, costs, rewrites.
+//!
+//! Both read the plan, its simulation and, where it is given, the module; both give the same bytes for the same input.
+//! Nothing here computes a plan, and nothing a plan or module holds (names, numbers out of range) makes this crate fail:
+//! what cannot be shown is left out, and the text says so.
+
+mod explain;
+mod facts;
+mod html;
+mod limit;
+mod names;
+mod path;
+mod scopes;
+mod table;
+mod units;
+
+pub use explain::explain;
+pub use html::{Page, html};

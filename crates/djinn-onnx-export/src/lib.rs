@@ -15,6 +15,7 @@
 //!
 //! Invariant: no file system, no clock and no hash-order iteration in this crate.
 
+mod devices;
 mod dims;
 mod emit;
 mod finish;
@@ -159,7 +160,8 @@ pub fn export(module: &Module, options: &ExportOptions) -> Result<Exported> {
     let names = interface(&mut e, function);
     let outputs =
         lower_function(&mut e, module, function, &names).at(|| format!("function '{}'", function.name))?;
-    let nodes = finish::name_outputs(&mut e, &outputs)?;
+    let mut nodes = finish::name_outputs(&mut e, &outputs)?;
+    let configuration = devices::configure(&mut nodes, *ir_version);
     let used = finish::used_initializers(&e.initializers, &nodes);
     let (initializer, external) = finish::lay_out(&used, options)?;
     let missing = used.iter().any(|i| i.data.is_none());
@@ -180,6 +182,7 @@ pub fn export(module: &Module, options: &ExportOptions) -> Result<Exported> {
         opset_import: vec![onnx::OperatorSetIdProto { domain: String::new(), version: options.opset }],
         metadata_props: model_metadata(module, function, &names, missing),
         graph: Some(graph),
+        configuration,
         ..Default::default()
     };
     Ok(Exported { model: model.encode_to_vec(), external, node_count })
@@ -204,12 +207,13 @@ fn nodes_count(nodes: &[onnx::NodeProto]) -> usize {
 }
 
 fn find_function<'m>(module: &'m Module, name: &str) -> Result<&'m Function> {
-    let found = match (name, module.functions.as_slice()) {
-        ("", [only]) => Some(only),
-        _ => module.function(name),
+    let mut entries = module.entries();
+    let found = match (name, entries.next(), entries.next()) {
+        ("", Some(only), None) => Some(only),
+        _ => module.entries().find(|f| *f.name == *name),
     };
     found.ok_or_else(|| {
-        let known: Vec<&str> = module.functions.iter().map(|f| &*f.name).collect();
+        let known: Vec<&str> = module.entries().map(|f| &*f.name).collect();
         input("onnx-export.function", format!("the module has no function '{name}'"))
             .help(format!("its functions are: {}", known.join(", ")))
     })

@@ -275,6 +275,7 @@ fn weighted(with_values: bool) -> Module {
     module.metadata.insert(Arc::from("author"), Arc::from("someone"));
     module.functions.push(Function {
         name: Arc::from("step"),
+        visibility: djinn_ir::Visibility::Entry,
         graph: g,
         arguments: vec![
             (Arc::from("x"), ArgumentKind::Input),
@@ -354,6 +355,15 @@ fn diagnostics_name_the_culprit() {
     assert_eq!(error.message, "'com.acme::Magic' was kept as it is (opaque) and cannot be written as ONNX");
     assert_eq!(error.help.as_deref(), Some("write --emit ir, or export the model with it decomposed"));
     assert!(error.place.iter().any(|p| p.ends_with("'com.acme::Magic' in model.magic")), "{error}");
+
+    let mut module = weighted(true);
+    let g = &mut module.functions[0].graph;
+    let a = attrs! { callee: "layer", types: vec![TensorType::of(DType::F32, &[2])] };
+    let op = g.build(OpKind::Call, &[], a, vec![], Location::default()).expect("valid");
+    g.results = g.op(op).results.clone();
+    let error = export(&module, &options(23)).expect_err("call");
+    assert_eq!((error.culprit, error.code.as_str()), (Culprit::Unsupported, "onnx-export.call"));
+    assert_eq!(error.help.as_deref(), Some("run the pass 'inline' before writing ONNX"));
 
     let cast = build(false, |b| {
         let x = b.f32("s 3");

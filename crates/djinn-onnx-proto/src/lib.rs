@@ -68,6 +68,39 @@ pub struct ModelProto {
     pub metadata_props: Vec<StringStringEntryProto>,
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<FunctionProto>,
+    #[prost(message, repeated, tag = "26")]
+    pub configuration: Vec<DeviceConfigurationProto>,
+}
+
+/// Devices that nodes are placed on (IR version 11 and later).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeviceConfigurationProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(int32, tag = "2")]
+    pub num_devices: i32,
+    #[prost(string, repeated, tag = "3")]
+    pub device: Vec<String>,
+}
+
+/// Where a node runs, in the devices of a configuration.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeDeviceConfigurationProto {
+    #[prost(string, tag = "1")]
+    pub configuration_id: String,
+    #[prost(message, repeated, tag = "2")]
+    pub sharding_spec: Vec<ShardingSpecProto>,
+    #[prost(int32, optional, tag = "3")]
+    pub pipeline_stage: Option<i32>,
+}
+
+/// Where a tensor is; how it is cut (`index_to_device_group_map`, `sharded_dim`) is not read.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ShardingSpecProto {
+    #[prost(string, tag = "1")]
+    pub tensor_name: String,
+    #[prost(int64, repeated, tag = "2")]
+    pub device: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -128,6 +161,8 @@ pub struct NodeProto {
     pub overload: String,
     #[prost(message, repeated, tag = "9")]
     pub metadata_props: Vec<StringStringEntryProto>,
+    #[prost(message, repeated, tag = "10")]
+    pub device_configurations: Vec<NodeDeviceConfigurationProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

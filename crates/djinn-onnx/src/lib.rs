@@ -10,6 +10,7 @@
 //! no allocation is larger than the payload that backs it.
 
 mod attributes;
+mod devices;
 mod file;
 mod model;
 mod names;

@@ -4,6 +4,7 @@
 //! arguments, so outer values that they read become arguments; literals are made anew where they are used.
 
 use crate::attributes::{Attributes, CallAttributes};
+use crate::devices::Configurations;
 use crate::names::{Hint, Symbols, origin};
 use crate::node::{Node, Outputs};
 use crate::ops::{self, Table};
@@ -13,7 +14,7 @@ use crate::{ImportReport, Imported, Resolver};
 use djinn_diag::{Context, Culprit, Diagnostic, Result, input, unsupported};
 use djinn_ir::{Dim, OpKind, TensorData, TensorType, attrs};
 use djinn_onnx_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
-use djinn_srg::{Origin, SrgBuilder, SrgGraph, SrgValue};
+use djinn_srg::{Origin, Semantics, SrgBuilder, SrgGraph, SrgValue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
@@ -62,6 +63,7 @@ pub(crate) struct Importer<'m> {
     pub(crate) report: ImportReport,
     /// Reads external data.
     pub(crate) external: &'m Resolver<'m>,
+    devices: Configurations,
     functions: BTreeMap<FunctionKey, &'m FunctionProto>,
     calls: Vec<FunctionKey>,
     scopes: Vec<Scope>,
@@ -81,6 +83,7 @@ pub(crate) fn import_model(model: &ModelProto, external: &Resolver<'_>) -> Resul
         b: SrgBuilder::new(&function_name(&graph.name)),
         report: ImportReport::default(),
         external,
+        devices: Configurations::new(model),
         functions: BTreeMap::new(),
         calls: Vec::new(),
         scopes: Vec::new(),
@@ -322,6 +325,9 @@ impl Importer<'_> {
         let key = (domain(&n.domain), n.op_type.clone(), n.overload.clone());
         let outer = self.scope().origin.clone();
         self.b.set_origin(origin(n, outer.as_ref()));
+        if !self.devices.is_empty() {
+            self.b.set_semantics(Semantics { device: self.devices.device(n)?, ..Semantics::default() });
+        }
         if let Some(f) = self.functions.get(&key).copied() {
             return self.call(key, f, n);
         }

@@ -319,6 +319,12 @@ fn lower(cx: &mut Cx<'_, '_>, id: OpId, op: &Op) -> Result<Vec<String>> {
         K::Resize => movement::resize(cx, op).map(one),
         K::If => control::if_op(cx, op),
         K::Loop => control::loop_op(cx, op),
+        // The device is in the metadata of the node.
+        K::Transfer => cx.simple(op, "Identity", vec![]),
+        K::Call => {
+            let message = format!("the private function '{}' is called here", a.str("callee"));
+            Err(unsupported("onnx-export.call", message).help("run the pass 'inline' before writing ONNX"))
+        }
         K::Opaque => {
             let message =
                 format!("'{}' was kept as it is (opaque) and cannot be written as ONNX", a.str("op"));

@@ -88,6 +88,7 @@ impl Build {
         }
         module.functions.push(Function {
             name: Arc::from("main"),
+            visibility: djinn_ir::Visibility::Entry,
             graph: self.graph,
             arguments: self.arguments.into_iter().map(|n| (n, ArgumentKind::Input)).collect(),
             results: self.results.into_iter().map(|n| (n, ResultKind::Output)).collect(),
@@ -241,6 +242,10 @@ fn unary(c: &mut Cases) {
             b.op(kind, &[x], a.clone())
         });
     }
+    c.one("transfer", |b| {
+        let x = b.f32("s 3");
+        b.op(K::Transfer, &[x], attrs! { device: "host" })
+    });
     c.one("bit_cast", |b| {
         let x = b.input(DType::I32, "s 3");
         b.op(K::BitCast, &[x], attrs! { to: DType::U32 })

@@ -78,13 +78,13 @@ pub fn evaluate(module: &Module, function: &str, inputs: &BTreeMap<String, Tenso
     djinn_interp::run(module, function, inputs).at(|| format!("function '{function}'"))
 }
 
-/// Evaluates every function of both modules on the same inputs and compares all results and state updates.
+/// Evaluates every entry function of both modules on the same inputs and compares all results and state updates.
 ///
 /// # Errors
 /// Inputs that do not fit, and weights without values: then nothing can be evaluated.
 pub fn check(original: &Module, optimised: &Module, options: &CheckOptions) -> Result<CheckReport> {
     let mut report = CheckReport { random_inputs: options.inputs.is_none(), ..CheckReport::default() };
-    for f in &original.functions {
+    for f in original.entries() {
         let inputs = match &options.inputs {
             Some(inputs) => inputs.clone(),
             None => crate::random::inputs(original, &f.name, options.seed),
@@ -101,7 +101,7 @@ pub fn check(original: &Module, optimised: &Module, options: &CheckOptions) -> R
     Ok(report)
 }
 
-fn compare_outputs(
+pub(crate) fn compare_outputs(
     function: &str,
     expected: &[(String, TensorData)],
     actual: &[(String, TensorData)],

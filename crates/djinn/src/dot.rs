@@ -18,7 +18,12 @@ pub fn dot(module: &Module) -> String {
                 continue;
             }
             let ty = op.results.first().map(|v| f.graph.ty(*v).to_string()).unwrap_or_default();
-            let _ = writeln!(out, "    f{n}o{} [label=\"{}\\n{}\"];", id.0, op.kind.name(), escape(&ty));
+            let callee = match op.kind {
+                OpKind::Call => format!(" {}", escape(op.attrs.str("callee"))),
+                _ => String::new(),
+            };
+            let label = format!("{}{callee}\\n{}", op.kind.name(), escape(&ty));
+            let _ = writeln!(out, "    f{n}o{} [label=\"{label}\"];", id.0);
             for v in &op.operands {
                 match f.graph.definition(*v) {
                     None => {

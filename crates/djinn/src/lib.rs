@@ -12,9 +12,15 @@
 //!
 //! This is the only crate that promises a stable API; the crates below it are re-exported for those who extend Djinn.
 
+mod bundle;
+mod calibrate;
 mod check;
 mod dot;
+mod execute;
 mod optimize;
+mod plan;
+mod plan_cache;
+mod program;
 mod read;
 mod scopes;
 mod stats;
@@ -23,18 +29,32 @@ mod write;
 pub mod npz;
 pub mod random;
 
+pub use bundle::{Bundle, is_bundle, read_bundle, write_bundle};
+pub use calibrate::{CalibrateOptions, Calibration, calibrate};
 pub use check::{CheckOptions, CheckReport, Compared, check, evaluate, evaluator};
 pub use dot::dot;
+pub use execute::{entry_function, execute, execute_and_check};
 pub use optimize::{DEFAULT_PIPELINE, OptimizeOptions, Outcome, RuleInfo, Watch, optimize, registry, rules};
+pub use plan::{PLANNING_PASSES, PlanRequest, Planned, plan, program_hash, verify_plan};
+pub use plan_cache::{PlanCache, PlanKey, PlanSource, RequestKey};
+pub use program::{merge_programs, program_labels, share_weights};
 pub use read::{Format, Model, read};
 pub use scopes::{ScopeChange, scope_changes};
 pub use stats::{ModuleStats, stats};
 pub use write::{export_onnx, write_atomically};
 
+pub use djinn_cost as cost;
+pub use djinn_device as device;
 pub use djinn_diag as diag;
 pub use djinn_extract as extract;
 pub use djinn_interp as interp;
 pub use djinn_ir as ir;
 pub use djinn_onnx_export as onnx_export;
+pub use djinn_pack as pack;
 pub use djinn_pass as pass;
+pub use djinn_place as place;
+pub use djinn_plan as plan_data;
+pub use djinn_planner::conforms;
+pub use djinn_report as report;
+pub use djinn_runtime as runtime;
 pub use djinn_srg as srg;

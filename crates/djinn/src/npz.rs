@@ -1,11 +1,11 @@
-//! Reading NumPy's `.npz` archives of tensors.
+//! Reading and writing NumPy's `.npz` archives of tensors.
 //!
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> (versions 1 to 3).
 
 use djinn_diag::{Context, Result, input, unsupported};
 use djinn_ir::{DType, TensorData};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// Bytes of one array, at most: a header that promises more is refused before anything is allocated.
@@ -39,6 +39,60 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
         out.insert(name, tensor);
     }
     Ok(out)
+}
+
+/// Writes arrays to an archive, whole or not at all. NumPy has no bfloat16: such arrays are written as `V2`, two opaque
+/// bytes an element, as the Python package `ml_dtypes` writes them.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write(path: &Path, arrays: &[(String, TensorData)]) -> Result<()> {
+    crate::write_atomically(path, &mut |out| {
+        let mut archive = zip::ZipWriter::new_stream(out);
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored)
+            .last_modified_time(zip::DateTime::default())
+            .large_file(true);
+        for (name, array) in arrays {
+            archive.start_file(format!("{name}.npy"), options)?;
+            archive.write_all(&npy_header(array))?;
+            archive.write_all(array.bytes())?;
+        }
+        archive.finish().map(|_| ()).map_err(std::io::Error::from)
+    })
+}
+
+/// What stands before the elements, padded to 64 bytes as the format asks.
+fn npy_header(array: &TensorData) -> Vec<u8> {
+    let sizes: String = array.shape().iter().map(|n| format!("{n}, ")).collect();
+    let descr = descr_of(array.dtype());
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", sizes.trim_end());
+    let total = (10 + text.len() + 1).next_multiple_of(64);
+    let length = u16::try_from(total - 10).unwrap_or(u16::MAX);
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+    out.resize(total - 1, b' ');
+    out.push(b'\n');
+    out
+}
+
+fn descr_of(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool => "|b1",
+        DType::I8 => "|i1",
+        DType::I16 => "<i2",
+        DType::I32 => "<i4",
+        DType::I64 => "<i8",
+        DType::U8 => "|u1",
+        DType::U16 => "<u2",
+        DType::U32 => "<u4",
+        DType::U64 => "<u8",
+        DType::F16 => "<f2",
+        DType::BF16 => "|V2",
+        DType::F32 => "<f4",
+        DType::F64 => "<f8",
+    }
 }
 
 fn parse_npy(bytes: &[u8]) -> Result<TensorData> {
@@ -107,6 +161,7 @@ fn row_major(data: &[u8], shape: &[usize], element: usize) -> Vec<u8> {
 
 fn dtype_of(descr: &str) -> Option<DType> {
     Some(match descr.trim_start_matches(['<', '|', '=']) {
+        "V2" => DType::BF16,
         "b1" => DType::Bool,
         "i1" => DType::I8,
         "i2" => DType::I16,
@@ -134,6 +189,23 @@ mod tests {
         out.extend_from_slice(header.as_bytes());
         out.extend_from_slice(data);
         out
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.npz");
+        let arrays: Vec<(String, TensorData)> = DType::ALL
+            .into_iter()
+            .zip([vec![], vec![3], vec![2, 0], vec![1, 2, 2]].into_iter().cycle())
+            .map(|(dtype, shape)| {
+                let size = shape.iter().product::<usize>() * dtype.size();
+                let bytes: Vec<u8> = (0..size).map(|i| (i % 2) as u8).collect();
+                (format!("of {dtype}"), TensorData::new(dtype, shape, bytes).expect("fits"))
+            })
+            .collect();
+        write(&path, &arrays).expect("written");
+        assert_eq!(read(&path).expect("read"), arrays.into_iter().collect());
     }
 
     #[test]

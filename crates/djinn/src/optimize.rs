@@ -1,12 +1,17 @@
 //! Running pass pipelines.
 
 use crate::check::evaluator;
+use djinn_device::Target;
 use djinn_diag::{Remark, Result};
 use djinn_ir::{Fuel, Module};
 use djinn_pass::{Event, Limits, PassContext, PassManager, PassRegistry, Pipeline, RunReport, Statistics};
+use std::sync::Arc;
 
 /// The pipeline that runs when none is given.
-pub const DEFAULT_PIPELINE: &str = "builtin.module(canonicalize,saturate,fold-weights,canonicalize)";
+///
+/// Layers are saturated once for all of them, then once more cut in the middle, so that rules see across the ends.
+pub const DEFAULT_PIPELINE: &str = "builtin.module(canonicalize,outline,saturate,inline,\
+    outline{phase=shifted},saturate,inline,fold-weights,canonicalize)";
 
 /// How a module is optimised.
 #[derive(Debug, Clone)]
@@ -23,6 +28,8 @@ pub struct OptimizeOptions {
     pub verify_each: bool,
     /// Further rule files: name and text.
     pub extra_rules: Vec<(String, String)>,
+    /// Devices, sizes and limits for the passes that plan for devices.
+    pub target: Option<Arc<Target>>,
 }
 
 impl Default for OptimizeOptions {
@@ -34,6 +41,7 @@ impl Default for OptimizeOptions {
             seed: 0,
             verify_each: false,
             extra_rules: Vec::new(),
+            target: None,
         }
     }
 }
@@ -67,8 +75,19 @@ pub fn registry(extra_rules: &[(String, String)]) -> Result<PassRegistry> {
         .register(&djinn_canonicalize::CANONICALIZE, |_| Ok(Box::new(djinn_canonicalize::Canonicalize)))?;
     registry
         .register(&djinn_canonicalize::FOLD_WEIGHTS, |_| Ok(Box::new(djinn_canonicalize::FoldWeights)))?;
+    registry.register(&djinn_colocate::COLOCATE, |options| {
+        Ok(Box::new(djinn_colocate::Colocate::new(options)?))
+    })?;
+    registry.register(&djinn_lifetime::LIFETIME, |options| {
+        Ok(Box::new(djinn_lifetime::Lifetime::new(options)?))
+    })?;
+    registry.register(&djinn_partition::PARTITION, |_| Ok(Box::new(djinn_partition::Partition)))?;
+    registry.register(&djinn_phase_detect::INFO, djinn_phase_detect::make)?;
+    registry.register(&djinn_subgraph_hash::OUTLINE, djinn_subgraph_hash::make_outline)?;
+    registry.register(&djinn_subgraph_hash::INLINE, |_| Ok(Box::new(djinn_subgraph_hash::Inline)))?;
     let extra_rules = extra_rules.to_vec();
     registry.register(&djinn_saturate::INFO, move |options| djinn_saturate::make(options, &extra_rules))?;
+    registry.register(&djinn_streams::STREAMS, djinn_streams::make)?;
     Ok(registry)
 }
 
@@ -104,9 +123,24 @@ pub fn rules() -> Result<Vec<RuleInfo>> {
 /// # Errors
 /// Malformed pipelines and rule files (`input`), and whatever a pass or the verifier finds (`internal`).
 pub fn optimize(module: &mut Module, options: &OptimizeOptions, watch: Option<Watch>) -> Result<Outcome> {
+    optimize_and(module, options, "", watch)
+}
+
+/// [`optimize`] with further passes (comma-separated) at the end.
+pub(crate) fn optimize_and(
+    module: &mut Module,
+    options: &OptimizeOptions,
+    further: &str,
+    watch: Option<Watch>,
+) -> Result<Outcome> {
     let registry = registry(&options.extra_rules)?;
-    let pipeline = Pipeline::parse(&options.pipeline)?;
-    let mut manager = PassManager::new(&registry, &pipeline)?.verify_each(options.verify_each);
+    let mut pipeline = Pipeline::parse(&options.pipeline)?;
+    if !further.is_empty() {
+        pipeline.items.extend(Pipeline::parse(&format!("builtin.module({further})"))?.items);
+    }
+    // Without somebody who is told of a failure, copies of the module to reproduce it with are of no use.
+    let mut manager =
+        PassManager::new(&registry, &pipeline)?.verify_each(options.verify_each).reproducers(watch.is_some());
     if let Some(watch) = watch {
         manager = manager.on_event(watch.on_event);
         if let Some(clock) = watch.clock {
@@ -118,6 +152,7 @@ pub fn optimize(module: &mut Module, options: &OptimizeOptions, watch: Option<Wa
         fuel: options.fuel.map_or_else(Fuel::unlimited, Fuel::limited),
         seed: options.seed,
         const_eval: Some(evaluator()),
+        target: options.target.clone(),
         ..PassContext::new()
     };
     let run = manager.run(module, &mut cx)?;

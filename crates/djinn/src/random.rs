@@ -5,10 +5,10 @@ use djinn_ir::{ArgumentKind, DType, Dim, Module, TensorData, TensorType};
 use std::collections::BTreeMap;
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-struct SplitMix(u64);
+pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,7 +17,7 @@ impl SplitMix {
     }
 
     /// Uniform in [-1, 1).
-    fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 }
@@ -30,6 +30,24 @@ const INTEGER_VALUES: u64 = 2;
 
 /// Inputs for every argument without an initial value.
 pub fn inputs(module: &Module, function: &str, seed: u64) -> BTreeMap<String, TensorData> {
+    inputs_within(module, function, seed, &|_| None)
+}
+
+/// [`inputs`] where symbols lie within further ranges: least and largest size by name.
+pub fn inputs_within(
+    module: &Module,
+    function: &str,
+    seed: u64,
+    range: &dyn Fn(&str) -> Option<(i64, i64)>,
+) -> BTreeMap<String, TensorData> {
+    let mut symbols = module.symbols.clone();
+    for symbol in djinn_ir::walk::symbols(module) {
+        if let Some((least, most)) = range(symbol.name()) {
+            let info = symbols.0.entry(symbol).or_default();
+            info.min = info.min.max(least);
+            info.max = Some(info.max.unwrap_or(most).min(most));
+        }
+    }
     let mut random = SplitMix(seed);
     let mut out = BTreeMap::new();
     let Some(f) = module.function(function) else { return out };
@@ -38,7 +56,7 @@ pub fn inputs(module: &Module, function: &str, seed: u64) -> BTreeMap<String, Te
             continue;
         }
         let ty = f.graph.ty(f.graph.arguments[i]);
-        if let Some(t) = tensor(ty, &module.symbols, &mut random) {
+        if let Some(t) = tensor(ty, &symbols, &mut random) {
             out.insert(name.to_string(), t);
         }
     }

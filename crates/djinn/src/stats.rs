@@ -1,8 +1,8 @@
 //! Counting operations and their modelled cost.
 
-use djinn_cost::{CostModel, Device};
+use djinn_cost::CostModel;
 use djinn_ir::ops::CostClass;
-use djinn_ir::{Graph, Module, OpKind, TensorType};
+use djinn_ir::{Graph, Module, Op, OpKind, TensorType};
 use std::collections::BTreeMap;
 
 /// Operations and modelled cost of a module.
@@ -28,12 +28,16 @@ impl ModuleStats {
     }
 }
 
-/// Counts operations (regions included) and adds up the modelled cost of each, regions once.
+/// Calls inside calls, at most; the verifier refuses recursion.
+const MAX_CALL_DEPTH: usize = 64;
+
+/// Counts operations of the entry functions (regions and callees included) and adds up the modelled cost of each,
+/// regions once, callees once a call.
 pub fn stats(module: &Module) -> ModuleStats {
     let mut out = ModuleStats::default();
-    let model = CostModel { device: &Device::GENERIC, symbols: &module.symbols };
-    for f in &module.functions {
-        add(&f.graph, &model, &mut out);
+    let model = CostModel::generic(&module.symbols);
+    for f in module.entries() {
+        Counter { module, model: &model, out: &mut out }.add(&f.graph, &[], 0);
     }
     out.weight_bytes = module
         .weights
@@ -43,9 +47,35 @@ pub fn stats(module: &Module) -> ModuleStats {
     out
 }
 
-fn add(graph: &Graph, model: &CostModel<'_>, out: &mut ModuleStats) {
-    let mut ahead = vec![false; graph.value_capacity()];
-    for (_, op) in graph.ops() {
+struct Counter<'a> {
+    module: &'a Module,
+    model: &'a CostModel<'a>,
+    out: &'a mut ModuleStats,
+}
+
+impl Counter<'_> {
+    /// Adds a body; `known` says which arguments are known ahead of time.
+    fn add(&mut self, graph: &Graph, known: &[bool], depth: usize) {
+        let mut ahead = vec![false; graph.value_capacity()];
+        for (v, known) in graph.arguments.iter().zip(known) {
+            ahead[v.0 as usize] = *known;
+        }
+        for (_, op) in graph.ops() {
+            if op.kind == OpKind::Call {
+                let known: Vec<bool> = op.operands.iter().map(|v| ahead[v.0 as usize]).collect();
+                let callee = self.module.function(op.attrs.str("callee"));
+                if let Some(callee) = callee.filter(|_| depth < MAX_CALL_DEPTH) {
+                    self.add(&callee.graph, &known, depth + 1);
+                }
+                continue;
+            }
+            self.op(graph, op, &mut ahead);
+            op.regions.iter().for_each(|r| self.add(r, &[], depth));
+        }
+    }
+
+    fn op(&mut self, graph: &Graph, op: &Op, ahead: &mut [bool]) {
+        let (model, out) = (self.model, &mut *self.out);
         let operands: Vec<&TensorType> = op.operands.iter().map(|v| graph.ty(*v)).collect();
         let results: Vec<TensorType> = op.results.iter().map(|v| graph.ty(*v).clone()).collect();
         let source = matches!(op.kind, OpKind::Weight | OpKind::Constant);
@@ -68,7 +98,6 @@ fn add(graph: &Graph, model: &CostModel<'_>, out: &mut ModuleStats) {
         if !depends_on_weights_only {
             out.flops += model.flops(op.kind, &operands, &results);
         }
-        op.regions.iter().for_each(|r| add(r, model, out));
     }
 }
 
@@ -86,7 +115,13 @@ mod tests {
         let t = graph.build1(OpKind::Transpose, &[w], attrs! { perm: vec![1i64, 0] }).expect("well typed");
         let y = graph.build1(OpKind::MatMul, &[x, t], djinn_ir::Attrs::new()).expect("well typed");
         graph.results = vec![y];
-        let function = djinn_ir::Function { name: "f".into(), graph, arguments: vec![], results: vec![] };
+        let function = djinn_ir::Function {
+            name: "f".into(),
+            visibility: djinn_ir::Visibility::Entry,
+            graph,
+            arguments: vec![],
+            results: vec![],
+        };
         let stats = stats(&Module { functions: vec![function], ..Module::default() });
         assert_eq!((stats.count(), stats.ahead_of_time), (1, 1));
     }

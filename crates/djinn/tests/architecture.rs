@@ -8,7 +8,12 @@ const TIERS: &[(&str, u8)] = &[
     ("djinn-diag", 0),
     ("djinn-extract", 0),
     ("djinn-onnx-proto", 0),
+    ("djinn-pack", 0),
+    ("djinn-place", 0),
+    ("djinn-schedule", 0),
     ("djinn-ir", 1),
+    ("djinn-device", 1),
+    ("djinn-plan", 1),
     ("djinn-srg", 2),
     ("djinn-interp", 2),
     ("djinn-egraph", 2),
@@ -20,6 +25,16 @@ const TIERS: &[(&str, u8)] = &[
     ("djinn-rulecheck", 3),
     ("djinn-canonicalize", 3),
     ("djinn-saturate", 3),
+    ("djinn-phase-detect", 3),
+    ("djinn-subgraph-hash", 3),
+    ("djinn-colocate", 3),
+    ("djinn-partition", 3),
+    ("djinn-lifetime", 3),
+    ("djinn-streams", 3),
+    ("djinn-cache", 3),
+    ("djinn-planner", 4),
+    ("djinn-runtime", 4),
+    ("djinn-report", 4),
     ("djinn", 5),
     ("djinn-opt", 6),
     ("djinn-harness", 6),
@@ -85,7 +100,16 @@ fn arrows_go_to_lower_tiers() {
 
 #[test]
 fn passes_do_not_see_one_another() {
-    let passes = ["djinn-canonicalize", "djinn-saturate"];
+    let passes = [
+        "djinn-canonicalize",
+        "djinn-saturate",
+        "djinn-phase-detect",
+        "djinn-subgraph-hash",
+        "djinn-colocate",
+        "djinn-partition",
+        "djinn-lifetime",
+        "djinn-streams",
+    ];
     for (name, folder) in crates() {
         if passes.contains(&name.as_str()) {
             let others = dependencies(&folder);

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Reads a model, optimises it by equality saturation, compares the result with the original, and writes it.
+/// Reads a model, optimises it by equality saturation, compares the result with the original, and writes it or a plan
+/// of it for one or many devices.
 ///
 /// Exit codes: 0 done; 1 the input is wrong; 2 the command line is wrong; 3 the input needs something that is not
 /// supported; 4 a bug in Djinn (a reproducer file is written where possible); 5 the check found a difference.
@@ -37,6 +38,182 @@ pub(crate) enum Command {
         /// The reproducer file
         file: PathBuf,
     },
+    /// Run a bundle on this machine
+    Run(BundleArgs),
+    /// Say what a plan does: what runs where and why, what is costly, what limits it
+    Explain {
+        /// A plan (.json or binary) or the folder of a bundle
+        plan: PathBuf,
+    },
+    /// Prove with the independent checker that a plan may run
+    PlanCheck {
+        /// A plan (.json or binary) or the folder of a bundle
+        plan: PathBuf,
+    },
+    /// Pack buffers with fixed lifetimes into one arena (columns id, lower, upper, size; minimalloc's format)
+    Pack(PackArgs),
+    /// Place an operator graph on devices (dnn-partitioning's JSON format)
+    Place(PlaceArgs),
+    /// Measure this machine, fit its device profile, and report the error on operations left out of the fit
+    Calibrate(CalibrateArgs),
+}
+
+/// Running a bundle.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BundleArgs {
+    /// The folder that `--emit bundle` wrote
+    pub(crate) bundle: PathBuf,
+    /// Inputs by argument name (.npz); random ones if not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inputs: Option<PathBuf>,
+    /// Write the outputs here (.npz)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) outputs: Option<PathBuf>,
+    /// The entry function to run (default: the first)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) function: Option<String>,
+    /// Write what ran when here, for Perfetto or chrome://tracing (.json)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Compare with the reference evaluator
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Report conflicting accesses that no event orders
+    #[arg(long)]
+    pub(crate) detect_races: bool,
+    /// Runs, one after the other; state lives on between them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) repeat: u32,
+    /// Seed of random inputs
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+/// Packing an instance.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PackArgs {
+    /// The instance (.csv): one buffer a line
+    pub(crate) instance: PathBuf,
+    /// Bytes that must suffice; without it the least capacity is sought
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) capacity: Option<u64>,
+    /// Write the instance with a column `offset` here
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    /// Search nodes, at most
+    #[arg(long, value_name = "N")]
+    pub(crate) node_limit: Option<u64>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What placement minimises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlaceObjective {
+    /// The largest load of a device (time per sample of a pipeline)
+    Throughput,
+    /// The time of one sample
+    Latency,
+}
+
+/// Placing an instance.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlaceArgs {
+    /// The instance (.json)
+    pub(crate) instance: PathBuf,
+    /// What to minimise
+    #[arg(long, value_enum, default_value_t = PlaceObjective::Throughput)]
+    pub(crate) objective: PlaceObjective,
+    /// Every device gets one contiguous set (throughput)
+    #[arg(long)]
+    pub(crate) contiguous: bool,
+    /// Write the placement here (.json)
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Calibrating.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CalibrateArgs {
+    /// Write the fitted profile here (.toml)
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    /// Write the measurements here (.csv)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) measurements: Option<PathBuf>,
+    /// Seconds of measuring, about
+    #[arg(long, value_name = "S", default_value_t = 35.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A number of seconds that measuring may take.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=3600.0).contains(&s) => Ok(s),
+        _ => Err("a number from 0 to 3600".to_owned()),
+    }
+}
+
+/// What a plan is to be good at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanObjective {
+    /// The time of one run
+    Latency,
+    /// Runs per second, as a pipeline over the devices
+    Throughput,
+    /// That it fits
+    Memory,
+}
+
+/// Planning for devices.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanArgs {
+    /// Plan for this device (h200, h100-80, a100-80, l4, rtx-4090, host, or the .toml file of a profile; default: host);
+    /// several, comma-separated, stand in one machine and
+    /// are joined through its host (a topology file says otherwise)
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "topology")]
+    pub(crate) device: Vec<String>,
+    /// Plan for the devices and links of this file (.toml)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) topology: Option<PathBuf>,
+    /// Plan only the functions of this phase (llm_prefill, llm_decode, forward, …)
+    #[arg(long)]
+    pub(crate) phase: Option<String>,
+    /// Size of a symbol: s0=128, a range s0=1..128, or several ranges s0=1..128,129..2048; may be repeated
+    #[arg(long, value_name = "SYMBOL=SIZES")]
+    pub(crate) bind: Vec<String>,
+    /// What the plan is to be good at
+    #[arg(long, value_enum, default_value_t = PlanObjective::Latency)]
+    pub(crate) objective: PlanObjective,
+    /// Run the operations of a module on a device, such as model.layers.0=h200:1; may be repeated, the first that fits
+    /// counts
+    #[arg(long, value_name = "SCOPE=DEVICE")]
+    pub(crate) pin: Vec<String>,
+    /// Cost models of your own for operations (.toml), asked before the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) costs: Option<PathBuf>,
+    /// Memory that the plan may use on every device, such as 24GB or 512MiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<String>,
+    /// Streams per device, at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) max_streams: Option<u32>,
+    /// Copy KV caches that are inputs and outputs on every run instead of keeping them on their device
+    #[arg(long)]
+    pub(crate) copy_caches: bool,
+    /// Several model files are entry functions of one program of this name that share weights and state
+    #[arg(long, value_name = "NAME")]
+    pub(crate) program: Option<String>,
+    /// Keep plans here and use those that are there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plan_cache: Option<PathBuf>,
 }
 
 /// What is written.
@@ -50,6 +227,23 @@ pub(crate) enum Emit {
     Onnx,
     /// Graphviz
     Dot,
+    /// The execution plan as JSON, or in binary form if the output ends in .bin
+    Plan,
+    /// The execution plan as text, one line a buffer and command
+    PlanText,
+    /// A folder with program, plan and weights, for `djinn-opt run`
+    Bundle,
+    /// The simulated timeline of the plan's first entry, for Perfetto or chrome://tracing
+    Trace,
+    /// One HTML page: placement, timeline, memory, costs
+    Report,
+}
+
+impl Emit {
+    /// Does it need a plan?
+    pub(crate) fn is_planned(self) -> bool {
+        matches!(self, Emit::Plan | Emit::PlanText | Emit::Bundle | Emit::Trace | Emit::Report)
+    }
 }
 
 /// How operations are spelled in ONNX.
@@ -64,8 +258,8 @@ pub(crate) enum Spelling {
 /// Options of a run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// The model: .pt2, .onnx (each also gzipped), SRG JSON or binary, or IR text; told by content
-    pub(crate) input: Option<PathBuf>,
+    /// The model: .pt2, .onnx (each also gzipped), SRG JSON or binary, or IR text; told by content; several with --program
+    pub(crate) input: Vec<PathBuf>,
     /// Write the result here (default for text: standard output)
     #[arg(short, long)]
     pub(crate) output: Option<PathBuf>,
@@ -141,4 +335,15 @@ pub(crate) struct RunArgs {
     /// Where a reproducer is written when a pass fails
     #[arg(long, value_name = "FILE", default_value = "djinn-reproducer.mlir")]
     pub(crate) reproducer: PathBuf,
+    // Last, or what follows would stand under its heading.
+    /// Devices, sizes and limits of a plan
+    #[command(flatten, next_help_heading = "Planning")]
+    pub(crate) plan: PlanArgs,
+}
+
+impl RunArgs {
+    /// Is anything asked for beside the result itself?
+    pub(crate) fn reports(&self) -> bool {
+        self.check || self.stats || self.diff || self.timing || self.json || self.remarks.is_some()
+    }
 }

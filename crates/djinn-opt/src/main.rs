@@ -1,9 +1,12 @@
 //! `djinn-opt`: arguments, files, printing. Everything else is in the `djinn` crate.
 
 mod args;
+mod bundle;
 mod extract;
+mod planning;
 mod report;
 mod run;
+mod solve;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -18,17 +21,24 @@ fn main() -> ExitCode {
     let outcome = std::panic::catch_unwind(|| match cli.command {
         Some(Command::Extract { graph, output, json }) => extract::extract(&graph, output.as_deref(), json),
         Some(Command::Rerun { file }) => run::rerun(&file),
+        Some(Command::Run(args)) => bundle::run(&args),
+        Some(Command::Explain { plan }) => bundle::explain(&plan),
+        Some(Command::PlanCheck { plan }) => bundle::plan_check(&plan),
+        Some(Command::Pack(args)) => solve::pack(&args),
+        Some(Command::Place(args)) => solve::place(&args),
+        Some(Command::Calibrate(args)) => solve::calibrate(&args),
         None => run::run(&cli.run),
     });
     match outcome {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::from(CHECK_FAILED),
         Ok(Err(diagnostic)) => {
-            eprintln!("{diagnostic}");
+            run::complain(&format!("{diagnostic}\n"));
             ExitCode::from(exit_code(&diagnostic))
         }
         Err(_) => {
-            eprintln!("{}", djinn::diag::internal("panic", "djinn-opt failed unexpectedly, see above"));
+            let failure = djinn::diag::internal("panic", "djinn-opt failed unexpectedly, see above");
+            run::complain(&format!("{failure}\n"));
             ExitCode::from(4)
         }
     }

@@ -1,13 +1,17 @@
 //! Optimising one model.
 
 use crate::args::{self, Emit, RunArgs};
+use crate::planning;
 use crate::report;
-use djinn::diag::{Context, Result, input};
+use djinn::diag::{Context, Culprit, Result, input};
 use djinn::ir::{Module, text};
 use djinn::onnx_export::{ExportOptions, Spelling};
 use djinn::pass::{Event, Reproducer};
-use djinn::{CheckOptions, Model, OptimizeOptions, Watch};
+use djinn::plan_data::Plan;
+use djinn::{CheckOptions, Model, OptimizeOptions, Outcome, PlanCache, PlanKey, Watch};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Runs the command; gives false if a check found a difference.
@@ -20,67 +24,210 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
         print_text(&rule_list()?)?;
         return Ok(true);
     }
-    let path = args.input.as_ref().ok_or_else(|| {
-        input("cli.input", "no model is given").help("djinn-opt MODEL --emit ir; see djinn-opt --help")
-    })?;
-    if args.emit == Some(Emit::Onnx) {
-        onnx_path(args)?;
+    if args.input.is_empty() {
+        return Err(
+            input("cli.input", "no model is given").help("djinn-opt MODEL --emit ir; see djinn-opt --help")
+        );
     }
-    let options = options(args)?;
+    if matches!(args.emit, Some(Emit::Onnx | Emit::Bundle)) {
+        output_path(args)?;
+    }
     let progress = progress();
     let mut clock = Stages::default();
-    let set = |stage: &str| progress.set_message(format!("{stage} {}", path.display()));
-
-    set("reading");
-    let model = clock.time("read", || djinn::read(path))?;
+    progress.set_message("reading");
+    let model = clock.time("read", || read(args))?;
     if let Some(warning) = missing_weights(&model.module) {
-        progress.suspend(|| eprintln!("{warning}"));
+        progress.suspend(|| complain(&format!("{warning}\n")));
     }
-    set("optimising");
-    let mut optimised = model.module.clone();
-    let outcome =
-        clock.time("optimise", || djinn::optimize(&mut optimised, &options, Some(watch(args, &progress))))?;
-    let check = if args.check {
-        set("checking");
-        let inputs = args.inputs.as_deref().map(djinn::npz::read).transpose()?;
-        let check_options = CheckOptions { inputs, seed: args.seed };
-        Some(clock.time("check", || djinn::check(&model.module, &optimised, &check_options))?)
-    } else {
-        None
+    let mut work = Work { args, model, progress, clock };
+    let done = match args.emit {
+        Some(emit) if emit.is_planned() => work.plan(emit)?,
+        _ => work.optimise()?,
     };
-    // A result that was found wrong is not written.
-    let passed = check.as_ref().is_none_or(djinn::CheckReport::passed);
-    set("writing");
-    let nodes = if passed { clock.time("write", || emit(args, &model, &optimised))? } else { None };
-    progress.finish_and_clear();
+    work.finish(done)
+}
 
-    if let Some(file) = &args.remarks {
-        let all: String = outcome.remarks.iter().map(|r| format!("{r}\n")).collect();
-        djinn::write_atomically(file, &mut |out| out.write_all(all.as_bytes()))?;
+/// The model, or the program that several models make.
+fn read(args: &RunArgs) -> Result<Model> {
+    let mut models = args.input.iter().map(|path| djinn::read(path)).collect::<Result<Vec<_>>>()?;
+    match (&args.plan.program, models.len()) {
+        (None, 1) => Ok(models.remove(0)),
+        (None, _) => {
+            Err(input("cli.input", "several models are given")
+                .help("--program NAME makes one program of them"))
+        }
+        (Some(name), _) => program(models, &djinn::program_labels(&args.input), name),
     }
-    let (before, after) = (djinn::stats(&model.module), djinn::stats(&optimised));
-    if args.json {
-        let object =
-            report::json(&model, &before, &after, check.as_ref(), &outcome.statistics, nodes, &clock.0);
-        say(args, &format!("{object}\n"))?;
-    } else {
+}
+
+fn program(models: Vec<Model>, labels: &[String], name: &str) -> Result<Model> {
+    let (mut opaque, mut type_checks, mut parts) = (BTreeMap::new(), (0, 0), Vec::new());
+    let format = models[0].format;
+    for (model, label) in models.into_iter().zip(labels) {
+        for (operator, count) in model.opaque {
+            *opaque.entry(operator).or_default() += count;
+        }
+        type_checks = (type_checks.0 + model.type_checks.0, type_checks.1 + model.type_checks.1);
+        parts.push((model.module, label.clone()));
+    }
+    let module = djinn::merge_programs(parts, name)?;
+    Ok(Model { format, srg: None, module, opaque, type_checks })
+}
+
+/// A model on its way.
+struct Work<'a> {
+    args: &'a RunArgs,
+    model: Model,
+    progress: indicatif::ProgressBar,
+    clock: Stages,
+}
+
+/// What has become of it.
+struct Done {
+    module: Module,
+    outcome: Outcome,
+    plan: Option<Plan>,
+    /// Where the plan is to be kept, if it is found right.
+    cache: Option<(PlanCache, PlanKey)>,
+}
+
+impl Work<'_> {
+    fn stage(&self, what: &str) {
+        self.progress.set_message(what.to_owned());
+    }
+
+    fn optimise(&mut self) -> Result<Option<Done>> {
+        self.stage("optimising");
+        let options = options(self.args)?;
+        let mut module = self.model.module.clone();
+        let watch = watch(self.args, &self.progress);
+        let outcome = self.clock.time("optimise", || djinn::optimize(&mut module, &options, Some(watch)))?;
+        Ok(Some(Done { module, outcome, plan: None, cache: None }))
+    }
+
+    /// Optimises and plans. Gives nothing if the plan was kept from before and nothing else is asked for: then it is
+    /// written already.
+    fn plan(&mut self, emit: Emit) -> Result<Option<Done>> {
+        self.stage("planning");
+        let request = planning::request(&self.args.plan, options(self.args)?)?;
+        let cache = self.args.plan.plan_cache.as_deref().map(|folder| {
+            (PlanCache::with_folder(folder), djinn::RequestKey::new(&request).plan_of(&self.model.module))
+        });
+        let nothing_else = !(self.args.reports() || planning::needs_program(emit));
+        if let Some((cache, key)) = cache.as_ref().filter(|_| nothing_else)
+            && let Some((plan, _)) = cache.get(key)
+        {
+            let written = planning::Written {
+                plan: &plan,
+                module: None,
+                original: &self.model.module,
+                outcome: None,
+                title: &title(self.args),
+            };
+            planning::emit(emit, &written, self.args.output.as_deref())?;
+            return Ok(None);
+        }
+        let mut module = self.model.module.clone();
+        let watch = watch(self.args, &self.progress);
+        let planned = self.clock.time("optimise", || djinn::plan(&mut module, &request, Some(watch)))?;
+        Ok(Some(Done { module, outcome: planned.outcome, plan: Some(planned.plan), cache }))
+    }
+
+    /// Checks, writes and reports.
+    fn finish(mut self, done: Option<Done>) -> Result<bool> {
+        let Some(done) = done else {
+            self.progress.finish_and_clear();
+            return Ok(true);
+        };
+        let check = self.check(&done.module)?;
+        // A result that was found wrong is not written.
+        let passed = check.as_ref().is_none_or(djinn::CheckReport::passed);
+        self.stage("writing");
+        let nodes = if passed { self.write(&done)? } else { None };
+        if passed && let (Some((cache, key)), Some(plan)) = (&done.cache, &done.plan) {
+            cache.put(*key, &Arc::new(plan.clone()))?;
+            for warning in cache.take_warnings() {
+                self.progress.suspend(|| complain(&format!("{warning}\n")));
+            }
+        }
+        self.progress.finish_and_clear();
+        self.report(&done, check.as_ref(), nodes)?;
+        Ok(passed)
+    }
+
+    fn check(&mut self, module: &Module) -> Result<Option<djinn::CheckReport>> {
+        if !self.args.check {
+            return Ok(None);
+        }
+        self.stage("checking");
+        let inputs = self.args.inputs.as_deref().map(djinn::npz::read).transpose()?;
+        let options = CheckOptions { inputs, seed: self.args.seed };
+        let Work { clock, model, .. } = self;
+        clock.time("check", || djinn::check(&model.module, module, &options)).map(Some)
+    }
+
+    fn write(&mut self, done: &Done) -> Result<Option<usize>> {
+        let Work { clock, model, args, .. } = self;
+        match (&done.plan, args.emit) {
+            (Some(plan), Some(form)) => {
+                let written = planning::Written {
+                    plan,
+                    module: Some(&done.module),
+                    original: &model.module,
+                    outcome: Some(&done.outcome),
+                    title: &title(args),
+                };
+                clock.time("write", || planning::emit(form, &written, args.output.as_deref()))?;
+                Ok(None)
+            }
+            _ => clock.time("write", || emit(args, model, &done.module)),
+        }
+    }
+
+    fn report(&self, done: &Done, check: Option<&djinn::CheckReport>, nodes: Option<usize>) -> Result<()> {
+        let (args, model, outcome) = (self.args, &self.model, &done.outcome);
+        if let Some(file) = &args.remarks {
+            let all: String = outcome.remarks.iter().map(|r| format!("{r}\n")).collect();
+            djinn::write_atomically(file, &mut |out| out.write_all(all.as_bytes()))?;
+        }
+        let (before, after) = (djinn::stats(&model.module), djinn::stats(&done.module));
+        if args.json {
+            let object =
+                report::json(model, &before, &after, check, &outcome.statistics, nodes, &self.clock.0);
+            return say(args, &format!("{object}\n"));
+        }
         if args.stats {
-            say(args, &report::stats_table(&model, &before, &after))?;
+            say(args, &report::stats_table(model, &before, &after))?;
             if let Some(n) = nodes {
                 say(args, &format!("{:<24} {:>10} {n:>10}\n", "ONNX nodes written", ""))?;
             }
         }
         if args.diff {
-            say(args, &report::diff_text(&djinn::scope_changes(&model.module, &optimised)))?;
+            say(args, &report::diff_text(&djinn::scope_changes(&model.module, &done.module)))?;
         }
-        if let Some(check) = &check {
+        if let Some(check) = check {
             say(args, &report::check_table(check))?;
         }
         if args.timing {
-            say(args, &report::timing_table(&clock.0, &outcome.run))?;
+            say(args, &report::timing_table(&self.clock.0, &outcome.run))?;
         }
+        Ok(())
     }
-    Ok(passed)
+}
+
+/// What the model is called: its file, or the folder of a file that is called `model`.
+fn title(args: &RunArgs) -> String {
+    if let Some(name) = &args.plan.program {
+        return name.clone();
+    }
+    let path = args.input.first().map(PathBuf::as_path).unwrap_or(Path::new("program"));
+    let stem = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    match path.parent() {
+        Some(folder) if stem(path).starts_with("model.") && !stem(folder).is_empty() => {
+            format!("{} ({})", stem(folder), stem(path))
+        }
+        _ => stem(path),
+    }
 }
 
 /// What to tell of weights that the file declares without values.
@@ -108,6 +255,7 @@ pub(crate) fn rerun(file: &Path) -> Result<bool> {
         fuel: context.fuel.left(),
         verify_each: true,
         extra_rules: Vec::new(),
+        target: None,
     };
     let mut module = text::parse_module(&reproducer.module).at(|| file.display().to_string())?;
     djinn::optimize(&mut module, &options, None)?;
@@ -121,6 +269,7 @@ fn options(args: &RunArgs) -> Result<OptimizeOptions> {
         fuel: args.fuel,
         seed: args.seed,
         verify_each: args.verify_each,
+        target: planning::target_if_named(&args.plan)?.map(Arc::new),
         ..OptimizeOptions::default()
     };
     options.limits.nodes = args.node_limit;
@@ -161,23 +310,26 @@ fn watch(args: &RunArgs, progress: &indicatif::ProgressBar) -> Watch {
         Event::Before { pass, module, .. } => {
             progress.set_message(format!("pass {pass}"));
             if before_all || before.iter().any(|p| p == pass) {
-                progress.suspend(|| eprintln!("// IR before {pass}\n{}", text::print_module(module)));
+                progress
+                    .suspend(|| complain(&format!("// IR before {pass}\n{}\n", text::print_module(module))));
             }
         }
         Event::After { pass, module, .. } => {
             if after_all || after.iter().any(|p| p == pass) {
-                progress.suspend(|| eprintln!("// IR after {pass}\n{}", text::print_module(module)));
+                progress
+                    .suspend(|| complain(&format!("// IR after {pass}\n{}\n", text::print_module(module))));
             }
         }
-        Event::Failed { reproducer, .. } => {
-            if let Some(reproducer) = reproducer {
+        // A pass that refuses its input needs no reproducer.
+        Event::Failed { reproducer, error, .. } => {
+            if let Some(reproducer) = reproducer.filter(|_| error.culprit == Culprit::Internal) {
                 let text = reproducer.to_text();
                 let written =
                     djinn::write_atomically(&reproducer_path, &mut |out| out.write_all(text.as_bytes()));
                 let path = reproducer_path.display();
                 progress.suspend(|| match written {
-                    Ok(()) => eprintln!("a reproducer was written: djinn-opt rerun {path}"),
-                    Err(e) => eprintln!("no reproducer could be written: {e}"),
+                    Ok(()) => complain(&format!("a reproducer was written: djinn-opt rerun {path}\n")),
+                    Err(e) => complain(&format!("no reproducer could be written: {e}\n")),
                 });
             }
         }
@@ -187,25 +339,27 @@ fn watch(args: &RunArgs, progress: &indicatif::ProgressBar) -> Watch {
     Watch { on_event: Box::new(on_event), clock: Some(Box::new(clock)) }
 }
 
-/// Where the ONNX model goes, which unlike text has no place on standard output.
-fn onnx_path(args: &RunArgs) -> Result<&Path> {
-    args.output
-        .as_deref()
-        .ok_or_else(|| input("cli.output", "--emit onnx needs -o FILE").help("an ONNX model is not text"))
+/// Where a model or bundle goes, which unlike text has no place on standard output.
+fn output_path(args: &RunArgs) -> Result<&Path> {
+    let missing = || match args.emit {
+        Some(Emit::Bundle) => {
+            input("cli.output", "--emit bundle needs -o FOLDER").help("a bundle is a folder of files")
+        }
+        _ => input("cli.output", "--emit onnx needs -o FILE").help("an ONNX model is not text"),
+    };
+    args.output.as_deref().ok_or_else(missing)
 }
 
 /// Writes what was asked for; gives the number of ONNX nodes if ONNX was written.
 fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usize>> {
-    let nothing_else =
-        !(args.check || args.stats || args.diff || args.timing || args.json || args.remarks.is_some());
     let emit = match args.emit {
         Some(emit) => emit,
-        None if args.output.is_some() || nothing_else => Emit::Ir,
+        None if args.output.is_some() || !args.reports() => Emit::Ir,
         None => return Ok(None),
     };
     let content = match emit {
         Emit::Onnx => {
-            let path = onnx_path(args)?;
+            let path = output_path(args)?;
             let spelling = match args.spelling {
                 args::Spelling::Native => Spelling::Native,
                 args::Spelling::Fast => Spelling::Fast,
@@ -217,8 +371,14 @@ fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usiz
         Emit::Dot => djinn::dot(optimised),
         Emit::Srg => match &model.srg {
             Some(srg) => djinn::srg::json::write(srg, djinn::srg::json::WeightBytes::Omit),
-            None => return Err(input("cli.emit", "IR text has no SRG").help("--emit srg needs a model file")),
+            None => {
+                return Err(input("cli.emit", "IR text and programs of several models have no SRG")
+                    .help("--emit srg needs a model file"));
+            }
         },
+        Emit::Plan | Emit::PlanText | Emit::Bundle | Emit::Trace | Emit::Report => {
+            return Err(djinn::diag::internal("cli.emit", "no plan was made"));
+        }
     };
     match &args.output {
         Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(content.as_bytes()))?,
@@ -231,11 +391,17 @@ fn emit(args: &RunArgs, model: &Model, optimised: &Module) -> Result<Option<usiz
 fn say(args: &RunArgs, text: &str) -> Result<()> {
     let on_stdout = args.output.is_none() && args.emit.is_some();
     if on_stdout {
-        eprint!("{text}");
+        complain(text);
         Ok(())
     } else {
         print_text(text)
     }
+}
+
+/// Writes to standard error; where that cannot be written to, there is nobody to tell.
+pub(crate) fn complain(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Writes to standard output; a closed pipe (`| head`) is no error of ours.

@@ -1,0 +1,227 @@
+//! Planning, bundles and solvers as a user runs them: results, one diagnostic for each mistake, nothing half-written.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn model(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models").join(name);
+    path.to_string_lossy().into_owned()
+}
+
+fn djinn_opt<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_djinn-opt")).args(args).output().expect("djinn-opt starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A private folder for one test.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plans").join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("the folder can be made");
+    path
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).expect("written");
+    path.to_string_lossy().into_owned()
+}
+
+fn succeeds(args: &[&str]) -> String {
+    let run = djinn_opt(args);
+    assert!(run.status.success(), "{args:?}: {}", text(&run.stderr));
+    text(&run.stdout)
+}
+
+/// The command is refused with this exit code and one diagnostic of this code.
+fn fails(args: &[&str], exit: i32, code: &str) -> String {
+    let run = djinn_opt(args);
+    let message = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(exit), "{args:?}: {message}");
+    assert!(message.contains(&format!("[{code}]")), "{args:?}: {message}");
+    assert_eq!(message.matches("error[").count(), 1, "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+/// A bundle of a model in a folder of its own.
+fn bundle(test: &str, name: &str) -> PathBuf {
+    let path = folder(test).join("bundle");
+    succeeds(&[&model(name), "--device", "host", "--emit", "bundle", "-o", &path.to_string_lossy()]);
+    path
+}
+
+#[test]
+fn a_bundle_runs_and_agrees() {
+    let path = bundle("runs", "llama_staticcache/model.pt2");
+    let (bundle, inputs) = (path.to_string_lossy(), model("llama_staticcache/inputs.npz"));
+    let folder = folder("runs-out");
+    let (outputs, trace) = (folder.join("y.npz"), folder.join("t.json"));
+    let said = succeeds(&[
+        "run",
+        &bundle,
+        "--inputs",
+        &inputs,
+        "--outputs",
+        &outputs.to_string_lossy(),
+        "--trace",
+        &trace.to_string_lossy(),
+        "--check",
+        "--detect-races",
+        "--repeat",
+        "3",
+    ]);
+    assert!(said.contains("check passed") && said.contains("3 runs"), "{said}");
+    assert!(std::fs::metadata(&outputs).expect("written").len() > 1000);
+    let trace: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(trace).expect("written")).expect("the trace is JSON");
+    assert!(trace["traceEvents"].as_array().is_some_and(|events| events.len() > 10));
+    assert!(succeeds(&["plan-check", &bundle]).contains("accepted"));
+    assert!(succeeds(&["explain", &bundle]).contains("host:0"));
+}
+
+#[test]
+fn a_plan_is_written_in_every_form_and_read_back() {
+    let folder = folder("forms");
+    let input = model("squeezenet/model.onnx");
+    for (emit, name) in [
+        ("plan", "p.json"),
+        ("plan", "p.bin"),
+        ("plan-text", "p.txt"),
+        ("trace", "t.json"),
+        ("report", "r.html"),
+    ] {
+        let out = folder.join(name).to_string_lossy().into_owned();
+        succeeds(&[&input, "--device", "h200,h200", "--emit", emit, "-o", &out]);
+        assert!(std::fs::metadata(&out).expect("written").len() > 1000, "{name}");
+    }
+    let [json, binary] = ["p.json", "p.bin"].map(|n| folder.join(n).to_string_lossy().into_owned());
+    let (a, b) = (succeeds(&["plan-check", &json]), succeeds(&["plan-check", &binary]));
+    assert_eq!(a.replace("p.json", "p.bin"), b);
+    assert_eq!(succeeds(&["explain", &json]), succeeds(&["explain", &binary]));
+}
+
+#[test]
+fn a_kept_plan_is_the_plan() {
+    let folder = folder("cache");
+    let cache = folder.join("cache").to_string_lossy().into_owned();
+    let input = model("bert/model.onnx");
+    let args = [&input, "--device", "h200", "--emit", "plan", "--plan-cache", &cache];
+    let (first, second) = (djinn_opt(args), djinn_opt(args));
+    assert!(first.status.success() && second.status.success(), "{}", text(&second.stderr));
+    assert!(first.stdout == second.stdout && first.stdout.len() > 1000);
+}
+
+#[test]
+fn mistakes_in_devices_and_sizes_are_explained() {
+    let folder = folder("devices");
+    let input = model("llama_decode/model.pt2");
+    let plan = |more: &[&str], code: &str| {
+        let mut args = vec![input.as_str(), "--emit", "plan-text"];
+        args.extend(more);
+        fails(&args, 1, code)
+    };
+    let topology = |name: &str, text: &str| write(&folder, name, text);
+    assert!(plan(&["--device", "h2000"], "profile.unknown").contains("h200"));
+    plan(&["--bind", "s0"], "cli.bind");
+    assert!(plan(&["--bind", "nothing=3"], "plan.symbol").contains("s0"));
+    plan(&["--memory-limit", "lots"], "cli.bytes");
+    assert!(plan(&["--phase", "llm_prefill"], "plan.phase").contains("llm_decode"));
+    assert!(plan(&["--memory-limit", "100kB"], "lifetime.memory").contains("may use 100.0 kB"));
+    let cyclic = "[[node]]\nname = \"a\"\ninside = \"b\"\n[[node]]\nname = \"b\"\ninside = \"a\"\n\
+                  [[device]]\nprofile = \"host\"\nnode = \"a\"\n";
+    plan(&["--topology", &topology("cyclic.toml", cyclic)], "topology.cycle");
+    let link = "[[device]]\nprofile = \"h200\"\ncount = 2\n[[link]]\nbetween = [\"h200:0\", \"h200:1\"]\n\
+                kind = \"custom\"\nbandwidth = 0.0\nlatency = 0.0\n";
+    plan(&["--topology", &topology("zero.toml", link)], "topology.bandwidth");
+    plan(&["--topology", &topology("text.toml", "not a topology")], "topology.format");
+    plan(&["--topology", "missing.toml"], "file.read");
+}
+
+#[test]
+fn a_pin_to_a_device_that_is_not_there_is_refused() {
+    let folder = folder("pins");
+    let ir = folder.join("m.mlir").to_string_lossy().into_owned();
+    succeeds(&[&model("squeezenet/model.onnx"), "-o", &ir]);
+    let pinned = std::fs::read_to_string(&ir).expect("written");
+    let at = pinned.find("\"djinn.conv\"").expect("a convolution");
+    let open = at + pinned[at..].find('{').expect("attributes");
+    let text = format!("{}djinn.device = \"tpu:7\", {}", &pinned[..=open], &pinned[open + 1..]);
+    let path = write(&folder, "pinned.mlir", &text);
+    let out = folder.join("p.json").to_string_lossy().into_owned();
+    let message =
+        fails(&[&path, "--device", "h200,h200", "--emit", "plan", "-o", &out], 1, "colocate.device");
+    assert!(message.contains("tpu:7") && message.contains("h200:0"), "{message}");
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn bundles_with_missing_or_altered_files_are_refused() {
+    let path = bundle("altered", "bert/model.onnx");
+    let names = ["manifest.json", "module.mlir", "plan.json", "weights.safetensors"];
+    for name in names {
+        let file = path.join(name);
+        let whole = std::fs::read(&file).expect("there");
+        std::fs::remove_file(&file).expect("removed");
+        let code = if name == "manifest.json" { "bundle.manifest" } else { "bundle.file" };
+        fails(&["run", &path.to_string_lossy()], 1, code);
+        let mut altered = whole.clone();
+        let middle = altered.len() / 2;
+        altered[middle] ^= 0x20;
+        std::fs::write(&file, &altered).expect("written");
+        if name != "manifest.json" {
+            fails(&["run", &path.to_string_lossy()], 1, "bundle.altered");
+        }
+        std::fs::write(&file, &whole).expect("written");
+    }
+    let manifest = std::fs::read_to_string(path.join("manifest.json")).expect("there");
+    let newer = manifest.replace("\"version\": 1", "\"version\": 2");
+    std::fs::write(path.join("manifest.json"), newer).expect("written");
+    fails(&["run", &path.to_string_lossy()], 1, "bundle.version");
+    std::fs::write(path.join("manifest.json"), manifest).expect("written");
+    succeeds(&["run", &path.to_string_lossy()]);
+}
+
+#[test]
+fn a_bundle_never_replaces_anything_else() {
+    let folder = folder("in-the-way");
+    let out = folder.join("notes").to_string_lossy().into_owned();
+    std::fs::create_dir(&out).expect("made");
+    write(Path::new(&out), "thesis.txt", "the only copy");
+    fails(&[&model("bert/model.onnx"), "--emit", "bundle", "-o", &out], 1, "bundle.place");
+    assert_eq!(std::fs::read_to_string(Path::new(&out).join("thesis.txt")).expect("kept"), "the only copy");
+}
+
+#[test]
+fn several_files_make_one_program() {
+    let folder = folder("program");
+    let out = folder.join("b").to_string_lossy().into_owned();
+    let (a, b) = (model("llama_decode/model.pt2"), model("llama_staticcache/model.pt2"));
+    fails(&[&a, &b, "--emit", "ir"], 1, "cli.input");
+    succeeds(&[&a, &b, "--program", "llama", "--emit", "bundle", "-o", &out]);
+    for function in ["llama_decode", "llama_staticcache"] {
+        let said = succeeds(&["run", &out, "--function", function, "--check"]);
+        assert!(said.contains("check passed") && said.contains(function), "{said}");
+    }
+    assert!(fails(&["run", &out, "--function", "other"], 1, "run.function").contains("llama_decode"));
+}
+
+#[test]
+fn solvers_stand_alone() {
+    let folder = folder("solvers");
+    let instance =
+        write(&folder, "i.csv", "id,lower,upper,size\n1,0,3,4\n2,3,9,4\n3,0,9,4\n4,9,21,4\n5,0,21,4\n");
+    let out = folder.join("o.csv").to_string_lossy().into_owned();
+    let said = succeeds(&["pack", &instance, "--capacity", "12", "-o", &out]);
+    assert!(said.contains("12 bytes"), "{said}");
+    let written = std::fs::read_to_string(&out).expect("written");
+    assert!(written.starts_with("id,lower,upper,size,offset") && written.lines().count() == 6, "{written}");
+    assert_eq!(djinn_opt(["pack", &instance, "--capacity", "11"]).status.code(), Some(5));
+    let wrong = write(&folder, "wrong.csv", "id,lower,upper,size\n1,3,0,4\n");
+    assert!(fails(&["pack", &wrong], 1, "pack.format").contains("line 2"));
+    let wrong = write(&folder, "wrong.json", "{\"nodes\": 3}");
+    fails(&["place", &wrong], 1, "place.instance");
+}

@@ -4,8 +4,11 @@ use crate::case;
 use crate::memory;
 use crate::stage::{self, Problem, Stages};
 use crate::table::{Table, number, short};
-use djinn::OptimizeOptions;
+use djinn::device::{Profile, Target, Topology};
+use djinn::ir::Module;
 use djinn::onnx_export::{ExportOptions, export};
+use djinn::plan_data::Plan;
+use djinn::{OptimizeOptions, PlanRequest};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +41,10 @@ pub(crate) struct Args {
 }
 
 /// Stages that are shown, in order.
-const STAGES: [&str; 4] = ["import", "optimise", "print", "write"];
+const STAGES: [&str; 5] = ["import", "optimise", "plan", "print", "write"];
+
+/// The size that symbols get where they may.
+const SIZE: i64 = 1024;
 
 /// Runs every model in a child process; gives false if one fails or exceeds a limit.
 pub(crate) fn main(args: &Args) -> Result<bool, String> {
@@ -52,6 +58,7 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         ">cost",
         ">import s",
         ">optimise s",
+        ">plan s",
         ">print s",
         ">write s",
         ">total s",
@@ -152,6 +159,14 @@ pub(crate) fn one(path: &Path, opset: i64) -> Result<bool, String> {
         if let Some(after) = optimised {
             stages.note("nodes_after", json!(after.count()));
             stages.note("seconds_after", json!(after.seconds));
+            let plan = stages.run("plan", || plan(&module, after.weight_bytes));
+            measure();
+            stages
+                .note("devices", json!(plan.as_ref().map(|p| p.devices.iter().filter(|d| !d.host).count())));
+            stages.note(
+                "commands",
+                json!(plan.map(|p| p.entries.iter().map(|e| e.commands.len()).sum::<usize>())),
+            );
             let text = stages.run("print", || Ok(djinn::ir::text::print_module(&module).len()));
             measure();
             stages.note("ir_bytes", json!(text));
@@ -164,4 +179,24 @@ pub(crate) fn one(path: &Path, opset: i64) -> Result<bool, String> {
     stages.note("peak_mib", json!(peak));
     println!("{}", stages.finish());
     Ok(true)
+}
+
+/// Plans an optimised model for one H200, or for so many H100 in one machine that its weights fill less than half.
+fn plan(module: &Module, weight_bytes: u64) -> Result<Plan, Problem> {
+    let single = Profile::builtin("h200").ok_or_else(|| Problem::error("no profile is called h200"))?;
+    let target = if weight_bytes < single.memory_bytes / 2 {
+        Target::single(single)
+    } else {
+        let text =
+            format!("[[device]]\nprofile = \"h100-80\"\ncount = {}\n", 1 + weight_bytes / 40_000_000_000);
+        Target::new(Topology::parse(&text, "harness")?)
+    };
+    let mut request = PlanRequest::new(target);
+    request.optimize.pipeline = "builtin.module()".into();
+    for symbol in djinn::ir::walk::symbols(module) {
+        let (least, most) = module.symbols.0.get(&symbol).map_or((1, None), |info| (info.min, info.max));
+        let size = SIZE.max(least).min(most.unwrap_or(SIZE));
+        request.sizes.insert(symbol.name().to_owned(), vec![(size, size)]);
+    }
+    Ok(djinn::plan(&mut module.clone(), &request, None)?.plan)
 }

@@ -3,19 +3,34 @@
 //! - `cases` imports, evaluates, optimises and writes every model of some folders and compares what it computes with
 //!   the recorded results;
 //! - `full` does the same for models without weights, and measures time and memory of each in a process of its own;
+//! - `plans` makes plans of models, runs them on host devices, and breaks them on purpose;
+//! - `peaks` compares the memory of plans with its lower bound and with what other runtimes' planners reach;
+//! - `planning` measures how long planning takes;
 //! - `determinism` wants the same bytes from several runs, threads and processes;
-//! - `coverage` tabulates which operations the cases exercise.
+//! - `scaling` measures how time and memory grow with the number of repeated layers;
+//! - `curve` wants the work of the passes not to grow with the number of repeated layers;
+//! - `coverage` tabulates which operations the cases exercise;
+//! - `packing`, `placement` and `streams` hold the solvers to published instances and figures.
 //!
 //! Exit codes: 0 all is well; 1 something is wrong; 2 the command line or a file is wrong.
 
+mod bench;
+mod bench_packing;
+mod bench_placement;
+mod bench_streams;
 mod case;
 mod cases;
 mod coverage;
+mod curve;
 mod determinism;
 mod full;
 mod judge;
 mod memory;
+mod peaks;
 mod pipeline;
+mod planning;
+mod plans;
+mod scaling;
 mod stage;
 mod table;
 mod worker;
@@ -38,16 +53,39 @@ enum Command {
     Cases(cases::Args),
     /// Run models without weights within limits of time and memory
     Full(full::Args),
+    /// Plan every case, check the plan, run it on host devices and compare with the recorded results
+    Plans(plans::Args),
+    /// Compare the memory of plans with its lower bound and with what other runtimes' planners reach
+    Peaks(peaks::Args),
+    /// Measure how long planning takes, pass by pass
+    Planning(planning::Args),
     /// Compare the bytes of several runs on one model
     Determinism(determinism::Args),
+    /// Measure time and memory against the number of repeated layers
+    Scaling(scaling::Args),
+    /// Measure every stage up to the plan against the number of repeated layers, and judge the growth
+    Curve(curve::Args),
     /// Write the table of operations against what the cases exercise
     Coverage(coverage::Args),
+    /// Pack MiniMalloc's instances (a folder of NAME.CAPACITY.csv)
+    Packing(bench::Args),
+    /// Place the instances of the placement benchmark (a folder with `throughput` and `latency`)
+    Placement(bench::Args),
+    /// Schedule generated graphs and models (a folder of cases) on streams
+    Streams(bench::Args),
     /// Run the cases named on standard input (used by `cases`)
     #[command(hide = true)]
     Worker,
     /// Run one model without weights (used by `full`)
     #[command(hide = true)]
     FullOne { path: PathBuf, opset: i64 },
+    /// Measure one model (used by `curve`)
+    #[command(hide = true)]
+    CurveOne {
+        path: PathBuf,
+        #[command(flatten)]
+        run: curve::RunArgs,
+    },
     /// Print the fingerprint of one run (used by `determinism`)
     #[command(hide = true)]
     Fingerprint { path: PathBuf, opset: i64 },
@@ -57,9 +95,18 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Cases(args) => cases::main(&args),
         Command::Full(args) => full::main(&args),
+        Command::Plans(args) => plans::main(&args),
+        Command::Peaks(args) => peaks::main(&args),
+        Command::Planning(args) => planning::main(&args),
         Command::Determinism(args) => determinism::main(&args),
+        Command::Scaling(args) => scaling::run(&args).map_err(|e| e.to_string()),
+        Command::Curve(args) => curve::main(&args),
         Command::Coverage(args) => coverage::main(&args),
+        Command::Packing(args) => bench_packing::main(&args),
+        Command::Placement(args) => bench_placement::main(&args),
+        Command::Streams(args) => bench_streams::main(&args),
         Command::Worker => worker::main(),
+        Command::CurveOne { path, run } => curve::one(&path, &run),
         Command::FullOne { path, opset } => full::one(&path, opset),
         Command::Fingerprint { path, opset } => determinism::one(&path, opset),
     };

@@ -127,8 +127,8 @@ pub fn capacities(plan: &Plan) -> Result<()> {
                 units::bytes(device.memory_bytes)
             );
             return Err(input("plan.capacity", message).help(
-                "use more or larger devices (--topology), smaller sizes (--bind), or a lower peak (--memory-limit \
-                 makes the lifetime pass spill and recompute)",
+                "use more or larger devices (--topology) or smaller sizes (--bind); weights are not streamed from host \
+                 memory yet",
             ));
         }
     }

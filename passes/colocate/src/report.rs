@@ -59,7 +59,8 @@ pub(crate) fn infeasible(
             &format!("; no division fits ({why}; the largest weight takes {})", bytes_text(largest as f64));
     }
     input("colocate.memory", message).help(
-        "use more or larger devices (--topology), smaller sizes (--bind), fewer bits for each weight, or fewer pins",
+        "use more or larger devices (--topology), smaller sizes (--bind), fewer bits for each weight, or fewer pins; \
+         weights are not streamed from host memory yet",
     )
 }
 

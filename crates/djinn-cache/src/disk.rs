@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,9 @@ use djinn_diag::{Diagnostic, Remark, RemarkKind, input};
 
 use crate::blob::{self, FORMAT_VERSION};
 
-/// A temporary file that was swept by mistake, between its creation and its locking, is written anew this many times.
-const ATTEMPTS: usize = 3;
+/// A temporary file that was swept between its creation and its locking, before anything was written, is made anew this
+/// many times.
+const ATTEMPTS: usize = 1000;
 
 /// Warnings kept until they are taken; later ones are dropped.
 const MAX_WARNINGS: usize = 16;
@@ -295,10 +296,13 @@ fn read_file(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Writes a file so that it appears whole or not at all, also if the machine stops. `NotFound` if the temporary file was
-/// swept.
+/// swept before it was locked; a locked one is not.
 fn write_file(temporary: &Path, path: &Path, header: &[u8], value: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.lock()?;
+    if file.metadata()?.nlink() == 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     file.write_all(header)?;
     file.write_all(value)?;
     // Times of use have the resolution of the clock, which is finer than that of the file system.
@@ -328,9 +332,7 @@ fn scan(dir: &Path, counters: &mut DiskCounters) -> io::Result<Vec<Stored>> {
         // What vanishes meanwhile was removed by another process.
         let Ok(metadata) = entry.metadata() else { continue };
         if name.ends_with(".tmp") {
-            if metadata.is_file() && is_abandoned(&entry.path()) && fs::remove_file(entry.path()).is_ok() {
-                counters.swept += 1;
-            }
+            counters.swept += u64::from(metadata.is_file() && sweep(&entry.path()));
         } else if name.ends_with(".blob") && metadata.is_file() {
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             values.push(Stored { used, name, bytes: metadata.len() });
@@ -339,9 +341,10 @@ fn scan(dir: &Path, counters: &mut DiskCounters) -> io::Result<Vec<Stored>> {
     Ok(values)
 }
 
-/// Does no living writer hold the lock of a temporary file?
-fn is_abandoned(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+/// Removes a temporary file whose lock no living writer holds. The lock is kept meanwhile: a writer that gets it next
+/// sees that its file is gone.
+fn sweep(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok() && fs::remove_file(path).is_ok())
 }
 
 fn problem(action: &str, path: &Path, e: &io::Error) -> Box<Diagnostic> {

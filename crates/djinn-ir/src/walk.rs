@@ -33,7 +33,8 @@ pub fn users_of(graph: &Graph, v: ValueId) -> Vec<(OpId, usize)> {
 }
 
 /// Which values are known ahead of time, indexed by value number: weights, constants, what `known` says of the
-/// graph's arguments, and what pure operations without regions compute from such values alone.
+/// graph's arguments, and what pure operations without regions compute from such values alone; copies (`transfer`) are
+/// made in the run.
 pub fn ahead_of_time(graph: &Graph, known: impl Fn(usize) -> bool) -> Vec<bool> {
     let mut ahead = vec![false; graph.value_capacity()];
     for (i, v) in graph.arguments.iter().enumerate() {
@@ -106,6 +107,8 @@ pub fn callees(graph: &Graph) -> Vec<&str> {
 pub(crate) fn op_is_ahead_of_time(op: &Op, ahead: &[bool]) -> bool {
     match op.kind {
         OpKind::Weight | OpKind::Constant => true,
+        // A copy is made in the run: that of a weight brings it from the memory of a host.
+        OpKind::Transfer => false,
         _ => {
             op.kind.def().has(traits::PURE)
                 && op.regions.is_empty()

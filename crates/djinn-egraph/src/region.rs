@@ -5,7 +5,6 @@ use crate::language::{ConstantEvaluator, Facting, Graph, Head, Node, Origin};
 use crate::matcher::Matcher;
 use crate::rule::{Rule, Template, TemplateOperand};
 use djinn_diag::{Result, internal};
-use djinn_extract::{ClassId, NodeId, ProblemBuilder};
 use djinn_ir::graph::Graph as Body;
 use djinn_ir::{Attrs, Module, Op, OpKind, TensorData, TensorType, ValueId};
 use egg::Id;
@@ -22,32 +21,18 @@ pub struct Region {
     /// E-classes of the body's results.
     pub roots: Vec<Id>,
     /// The operations that rewriting does not look into.
-    barriers: Vec<Op>,
+    pub(crate) barriers: Vec<Op>,
     /// For every operand of every barrier the weight that it is, if nothing but calls uses that: no rule could see it, so
     /// it is no e-node, and the caller of many layers is a small e-graph.
-    hidden: Vec<Vec<Option<Op>>>,
+    pub(crate) hidden: Vec<Vec<Option<Op>>>,
     /// The e-nodes of the input, children first: the selection that the result is never worse than.
-    original: Vec<(Id, Node)>,
+    pub(crate) original: Vec<(Id, Node)>,
     /// The results as the input named them.
-    original_roots: Vec<Id>,
+    pub(crate) original_roots: Vec<Id>,
 }
 
 /// The cost of an e-node: operation, attributes, operand types, result types, and whether it depends on weights only.
 pub type CostFn<'a> = dyn Fn(OpKind, &Attrs, &[&TensorType], &[TensorType], bool) -> f64 + 'a;
-
-/// A body chosen from the e-graph.
-pub struct Extracted {
-    /// The body.
-    pub body: Body,
-    /// Its cost, shared work counted once.
-    pub cost: f64,
-    /// The cost of the input under the same model.
-    pub original_cost: f64,
-    /// A proved lower bound of the cost of every body in the e-graph.
-    pub lower_bound: f64,
-    /// Why the search for a better one ended.
-    pub stop: String,
-}
 
 /// What an e-node that stands for a literal costs: nothing but a tie-breaker, so that fewer literals win.
 const LITERAL_COST: f64 = 1e-12;
@@ -128,67 +113,8 @@ impl Region {
         id
     }
 
-    /// Chooses the cheapest body.
-    ///
-    /// # Errors
-    /// Internal diagnostics only: the input itself is always a valid choice.
-    pub fn extract(&self, cost: &CostFn<'_>, limits: &djinn_extract::Limits) -> Result<Extracted> {
-        let mut classes: Vec<Id> = self.graph.classes().map(|c| c.id).collect();
-        classes.sort_unstable();
-        let mut index: Vec<u32> = vec![u32::MAX; classes.last().map_or(0, |id| usize::from(*id) + 1)];
-        classes.iter().zip(0..).for_each(|(id, i)| index[usize::from(*id)] = i);
-        let mut builder = ProblemBuilder::new(classes.len());
-        let mut nodes: Vec<&Node> = Vec::new();
-        let mut ids: Vec<Vec<NodeId>> = Vec::with_capacity(classes.len());
-        for id in &classes {
-            let class = &self.graph[*id];
-            let mut ids_here = Vec::with_capacity(class.nodes.len());
-            for node in &class.nodes {
-                let children = node.children.iter().map(|c| ClassId(index[usize::from(self.graph.find(*c))]));
-                let n =
-                    builder.node(ClassId(index[usize::from(*id)]), self.node_cost(cost, node, *id), children);
-                nodes.push(node);
-                ids_here.push(n);
-            }
-            ids.push(ids_here);
-        }
-        let mut roots: Vec<u32> =
-            self.roots.iter().map(|r| index[usize::from(self.graph.find(*r))]).collect();
-        roots.sort_unstable();
-        roots.dedup();
-        roots.iter().for_each(|r| builder.root(ClassId(*r)));
-        let problem = builder.finish().map_err(|e| internal("extract.problem", e.to_string()))?;
-
-        let mut warm: Vec<Option<NodeId>> = vec![None; classes.len()];
-        for (id, node) in &self.original {
-            let canonical = node.clone().map_children_of(&self.graph);
-            let class = index[usize::from(self.graph.find(*id))];
-            if warm[class as usize].is_none() {
-                let at = self.graph[classes[class as usize]].nodes.iter().position(|n| *n == canonical);
-                warm[class as usize] = at.map(|at| ids[class as usize][at]);
-            }
-        }
-        // The first e-node of the input in each e-class has operands before it, so this start is acyclic. Where rules
-        // merged e-classes of the input it costs less than the input, never more.
-        let warm = restrict(&problem, &warm);
-        let warm_start = djinn_extract::check(&problem, &warm).is_ok().then_some(warm);
-        let result = djinn_extract::extract(&problem, limits, warm_start.as_deref())
-            .map_err(|e| internal("extract.failed", e.to_string()))?;
-        djinn_extract::check(&problem, &result.choice)
-            .map_err(|e| internal("extract.check", e.to_string()))?;
-        let chosen = |class: u32| result.choice[class as usize].map(|n| nodes[n.index()]);
-        let body = self.rebuild(&classes, &index, &chosen)?;
-        Ok(Extracted {
-            body,
-            cost: result.cost,
-            original_cost: self.original_cost(cost),
-            lower_bound: result.lower_bound,
-            stop: format!("{:?}", result.stopped_by),
-        })
-    }
-
     /// The cost of what the results of the input need, equal operations counted once.
-    fn original_cost(&self, cost: &CostFn<'_>) -> f64 {
+    pub(crate) fn original_cost(&self, cost: &CostFn<'_>) -> f64 {
         let nodes: BTreeMap<Id, &Node> = self.original.iter().rev().map(|(id, node)| (*id, node)).collect();
         let mut needed: BTreeSet<Id> = BTreeSet::new();
         let mut stack = self.original_roots.clone();
@@ -203,7 +129,7 @@ impl Region {
             .sum()
     }
 
-    fn node_cost(&self, cost: &CostFn<'_>, node: &Node, id: Id) -> f64 {
+    pub(crate) fn node_cost(&self, cost: &CostFn<'_>, node: &Node, id: Id) -> f64 {
         let types = &self.graph[id].data.types;
         let operands: Vec<&TensorType> =
             node.children.iter().filter_map(|c| self.graph[*c].data.types.first()).collect();
@@ -227,7 +153,7 @@ impl Region {
     }
 
     /// Emits the chosen e-nodes, operands first.
-    fn rebuild<'n>(
+    pub(crate) fn rebuild<'n>(
         &self,
         classes: &[Id],
         index: &[u32],
@@ -431,31 +357,4 @@ fn is_barrier(op: &Op) -> bool {
     op.results.len() != 1
         || !op.regions.is_empty()
         || matches!(op.kind, OpKind::Opaque | OpKind::Call | OpKind::Transfer)
-}
-
-/// Keeps of a selection what the roots need.
-fn restrict(problem: &djinn_extract::Problem, choice: &[Option<NodeId>]) -> Vec<Option<NodeId>> {
-    let mut out: Vec<Option<NodeId>> = vec![None; choice.len()];
-    let mut stack: Vec<ClassId> = problem.roots().to_vec();
-    while let Some(class) = stack.pop() {
-        if out[class.index()].is_some() {
-            continue;
-        }
-        if let Some(node) = choice[class.index()] {
-            out[class.index()] = Some(node);
-            stack.extend_from_slice(problem.children_of(node));
-        }
-    }
-    out
-}
-
-trait Canonical {
-    fn map_children_of(self, graph: &Graph) -> Self;
-}
-
-impl Canonical for Node {
-    fn map_children_of(mut self, graph: &Graph) -> Self {
-        self.children.iter_mut().for_each(|c| *c = graph.find(*c));
-        self
-    }
 }

@@ -23,6 +23,9 @@ pub(crate) fn profile(p: &Profile, remark: &str) -> String {
     figure(&mut out, p, "", "l2_bytes", p.l2_bytes as f64);
     figure(&mut out, p, "", "l2_bandwidth", p.l2_bandwidth);
     figure(&mut out, p, "", "launch_seconds", p.launch_seconds);
+    if let Some(seconds) = p.own_sync_seconds {
+        figure(&mut out, p, "", "sync_seconds", seconds);
+    }
     figure(&mut out, p, "", "multiprocessors", f64::from(p.multiprocessors));
     figure(&mut out, p, "", "max_streams", f64::from(p.max_streams));
     if p.sources.contains_key("half_seconds_per_byte") {

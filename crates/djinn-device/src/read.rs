@@ -1,10 +1,12 @@
 //! Reading profiles from TOML: the shape of the file, then the range of every figure.
 
 use crate::profile::{Figure, LinkFigures, OpClass, Peaks, Precision, Profile, Rates};
+use crate::topology::MAX_DEVICES;
 use djinn_diag::{Diagnostic, Result, input};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Bytes of a profile or topology file, at most: far above any honest one.
 pub(crate) const MAX_TEXT: usize = 4 << 20;
@@ -58,6 +60,57 @@ fn yes() -> bool {
     true
 }
 
+/// A whole number, its unit and its range, for messages.
+struct Whole {
+    what: &'static str,
+    most: u64,
+    example: &'static str,
+}
+
+impl de::Visitor<'_> for Whole {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number of {} from 1 to {}, such as {}", self.what, self.most, self.example)
+    }
+
+    /// Whether a whole number is too large is for those to say who know what it is for.
+    fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<u64, E> {
+        Ok(value)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<u64, E> {
+        match u64::try_from(value) {
+            Ok(value) => Ok(value),
+            Err(_) => Err(E::custom(format_args!("{value} is out of range: give {}", DisplayOf(&self)))),
+        }
+    }
+}
+
+/// What a visitor expects, as text.
+struct DisplayOf<'a>(&'a Whole);
+
+impl fmt::Display for DisplayOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        de::Visitor::expecting(self.0, f)
+    }
+}
+
+/// Bytes of memory.
+pub(crate) fn whole_bytes<'de, D: de::Deserializer<'de>>(d: D) -> std::result::Result<Option<u64>, D::Error> {
+    d.deserialize_u64(Whole { what: "bytes", most: 1_000_000_000_000_000, example: "80_000_000_000" })
+        .map(Some)
+}
+
+/// How many devices.
+pub(crate) fn whole_count<'de, D: de::Deserializer<'de>>(
+    d: D,
+) -> std::result::Result<Option<usize>, D::Error> {
+    let most = MAX_DEVICES as u64;
+    let count = d.deserialize_u64(Whole { what: "devices", most, example: "8" })?;
+    Ok(usize::try_from(count).ok())
+}
+
 /// A profile as in the file; also the entries `[[profile]]` of a topology.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +122,7 @@ pub(crate) struct ProfileText {
     l2_bytes: Sourced,
     l2_bandwidth: Sourced,
     launch_seconds: Sourced,
+    sync_seconds: Option<Sourced>,
     multiprocessors: Sourced,
     max_streams: Sourced,
     peak_flops: BTreeMap<String, Sourced>,
@@ -128,6 +182,10 @@ pub(crate) fn profile_of(text: ProfileText) -> Result<Profile> {
         l2_bytes: reader.whole("l2_bytes", text.l2_bytes)?,
         l2_bandwidth: reader.rate("l2_bandwidth", text.l2_bandwidth)?,
         launch_seconds: reader.seconds("launch_seconds", text.launch_seconds)?,
+        own_sync_seconds: text
+            .sync_seconds
+            .map(|figure| reader.seconds("sync_seconds", figure))
+            .transpose()?,
         multiprocessors: reader.count("multiprocessors", text.multiprocessors)?,
         max_streams: reader.count("max_streams", text.max_streams)?,
         peaks: reader.peaks(text.peak_flops)?,

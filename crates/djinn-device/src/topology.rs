@@ -6,7 +6,9 @@
 //! itself, two links between the same endpoints, and nodes that lie inside themselves are errors.
 
 use crate::profile::Profile;
-use crate::read::{MAX_RATE, MAX_SECONDS, ProfileText, is_plain_name, profile_of, toml};
+use crate::read::{
+    MAX_RATE, MAX_SECONDS, ProfileText, is_plain_name, profile_of, toml, whole_bytes, whole_count,
+};
 use djinn_diag::suggest::did_you_mean;
 use djinn_diag::{Diagnostic, Result, input};
 use serde::Deserialize;
@@ -175,6 +177,7 @@ struct TopologyText {
 #[serde(deny_unknown_fields)]
 struct NodeText {
     name: String,
+    #[serde(default, deserialize_with = "whole_bytes")]
     host_memory_bytes: Option<u64>,
     inside: Option<String>,
 }
@@ -185,7 +188,9 @@ struct DeviceText {
     profile: String,
     name: Option<String>,
     node: Option<String>,
+    #[serde(default, deserialize_with = "whole_bytes")]
     memory_bytes: Option<u64>,
+    #[serde(default, deserialize_with = "whole_count")]
     count: Option<usize>,
 }
 
@@ -295,9 +300,11 @@ impl Topology {
     }
 }
 
-/// Bytes of host memory where a file gives none: those of the built-in profile `host`.
-fn usual_host_memory() -> u64 {
-    Profile::builtin("host").map_or(0, |p| p.memory_bytes)
+/// Bytes of host memory where a file gives none: twice those of the node's devices (an estimate; a DGX H100 has 2 TB beside
+/// 640 GB: NVIDIA DGX H100/H200 User Guide, "Hardware Overview"), at least those of the built-in profile `host`.
+fn usual_host_memory(devices: u64) -> u64 {
+    let least = Profile::builtin("host").map_or(0, |p| p.memory_bytes);
+    devices.saturating_mul(2).max(least)
 }
 
 /// A topology in the making: names are checked, links are not.
@@ -305,6 +312,8 @@ fn usual_host_memory() -> u64 {
 struct Builder {
     devices: Vec<DeviceInfo>,
     nodes: Vec<NodeInfo>,
+    /// Names of nodes whose memory is not given.
+    usual_hosts: BTreeSet<String>,
     switches: Vec<String>,
 }
 
@@ -376,8 +385,11 @@ impl Builder {
         self.nodes.push(NodeInfo {
             name: name.to_owned(),
             host: String::new(),
-            host_memory_bytes: memory.unwrap_or_else(usual_host_memory),
+            host_memory_bytes: memory.unwrap_or(0),
         });
+        if memory.is_none() {
+            self.usual_hosts.insert(name.to_owned());
+        }
     }
 
     fn add_devices(
@@ -442,6 +454,10 @@ impl Builder {
         let single = nodes == 1;
         for node in &mut self.nodes {
             node.host = if single { "host".to_owned() } else { format!("host@{}", node.name) };
+            if self.usual_hosts.contains(&node.name) {
+                let devices = self.devices.iter().filter(|d| d.node == node.name).map(|d| d.memory_bytes);
+                node.host_memory_bytes = usual_host_memory(devices.fold(0, u64::saturating_add));
+            }
         }
         let numbers = self.numbers()?;
         let mut links = Links { builder: &self, numbers: &numbers, links: Vec::new(), ends: BTreeMap::new() };
@@ -456,7 +472,7 @@ impl Builder {
             neighbours[a].push((i, b));
             neighbours[b].push((i, a));
         }
-        let Builder { devices, nodes, switches } = self;
+        let Builder { devices, nodes, switches, .. } = self;
         let topology = Topology { devices, nodes, switches, links, numbers, neighbours };
         topology.check_reachable()?;
         Ok(topology)

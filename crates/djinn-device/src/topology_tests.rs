@@ -215,3 +215,22 @@ fn routes_are_the_fastest_of_all_paths() {
         }
     }
 }
+
+#[test]
+fn whole_numbers_are_refused_with_their_unit_and_range() {
+    let device = |line: &str| format!("[[device]]\nprofile = \"l4\"\n{line}\n");
+    let bytes = "a whole number of bytes from 1 to 1000000000000000, such as 80_000_000_000";
+    let devices = "a whole number of devices from 1 to 1024, such as 8";
+    for (text, part) in [
+        (device("memory_bytes = 8e10"), bytes),
+        (device("memory_bytes = -5"), bytes),
+        (device("memory_bytes = \"24GB\""), bytes),
+        (device("count = 2.5"), devices),
+        (device("count = -1"), devices),
+        (format!("[[node]]\nname = \"a\"\nhost_memory_bytes = 1.5\n{}", device("node = \"a\"")), bytes),
+    ] {
+        let e = Topology::parse(&text, "t.toml").expect_err(&text);
+        assert_eq!(e.code, "topology.format", "{e}");
+        assert!(e.message.contains(part) && e.place.iter().any(|p| p.starts_with("line ")), "{text}: {e}");
+    }
+}

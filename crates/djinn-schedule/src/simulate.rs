@@ -3,7 +3,8 @@
 //! Nodes of one stream run one after another. Nodes of one group that run at the same time share
 //! its device: each alone uses its `share`; where the shares add up to S above 1, all run 1/S as
 //! fast (processor sharing). Each wait for an event occupies the waiting stream, not the device,
-//! for a fixed time after the event.
+//! for a fixed time after the last of the events. That is how the simulator of plans counts, where
+//! the model and its reasons stand (`djinn_plan::simulate`).
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

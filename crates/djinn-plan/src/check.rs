@@ -1,7 +1,7 @@
 //! The independent checker: proves from the data alone that a plan may run.
 //!
 //! The proof of an entry has three steps. *Structure*: every number, range and figure is sound (`structure`,
-//! `production`, `ports`, `budget`). *Order*: two commands that touch the same bytes, one of them writing, are
+//! `production`, `ports`, `budget`, `engines`). *Order*: two commands that touch the same bytes, one of them writing, are
 //! ordered by streams and events (`order`, vector clocks). *Values*: executed in the order of the list, every read
 //! finds exactly the value that it names (`flow`). The list is one of the orders that streams and events admit, and
 //! without an unordered conflict all of those leave the same bytes, so what holds for the list holds for every run.
@@ -9,6 +9,7 @@
 //! Invariant: shares no code with a planner and computes no placement, offset or order.
 
 mod budget;
+mod engines;
 mod flow;
 mod memory;
 mod order;
@@ -81,11 +82,12 @@ constraints! {
     Ports "C16" "Outputs are handed out by exactly one copy, inputs brought by one to each device; resident ones stand in state buffers."
     End "C17" "At the end of a run, resident outputs and updated states hold their values."
     Aliases "C18" "The bytes of an alias are covered by disjoint bytes of its parts in the same buffer; none is made of itself."
-    InPlace "C19" "A command's writes are disjoint, and a read that one of them touches is of the same bytes."
+    InPlace "C19" "A command's writes are disjoint, and a read that one of them touches is of the same bytes, or a resident input that a kernel outside of engines appends to."
     Symbols "C20" "Symbols have unique names and ranges that are not empty and not negative."
     Budgets "C21" "Budgets agree with the arenas and buffers."
     Copies "C22" "A copy moves as many bytes as it takes, for the reason it gives; only a transfer renames its value."
     Limits "C23" "The plan is small enough to be checked."
+    Engines "C24" "An engine's kernels run on its device, its border and figures are theirs, and nothing waits for a part of it while another part waits for that."
 }
 
 impl fmt::Display for Constraint {
@@ -176,6 +178,7 @@ fn check_entry(plan: &Plan, number: usize, entry: &Entry, report: &mut Report, p
     production::check(entry, report);
     ports::check(plan, entry, report);
     budget::check(plan, number, entry, report);
+    engines::check(plan, entry, report);
     flow::check(plan, entry, report, proof);
     proof.commands += entry.commands.len();
 }

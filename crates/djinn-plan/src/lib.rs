@@ -13,6 +13,7 @@
 
 pub mod check;
 pub mod codec;
+mod engine;
 pub mod mutate;
 pub mod plan;
 pub mod sample;
@@ -22,7 +23,8 @@ pub mod trace;
 
 pub use check::{Constraint, Proof, Violation, check, require};
 pub use codec::{from_binary, from_json, to_binary, to_json};
+pub use engine::Engine;
 pub use plan::*;
 pub use simulate::{Timeline, simulate};
 pub use text::text;
-pub use trace::{Counter, Span, spans_json, trace_json};
+pub use trace::{Counter, Span, spans_json, trace_json, traces_json};

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Engine;
+
 /// Version of the data format; a reader refuses every other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
@@ -68,6 +70,8 @@ pub struct Device {
     pub memory_bytes: u64,
     /// Is this the memory of the host?
     pub host: bool,
+    /// Seconds that a stream of the device loses to each wait for an event; see [`crate::simulate()`].
+    pub sync_seconds: f64,
 }
 
 /// A way from one device to another, as the planner reckoned with it.
@@ -123,9 +127,10 @@ pub enum Content {
         /// The value in it.
         value: ValueRef,
     },
-    /// State of this name: the first value is loaded before the first run, later ones are left by runs.
+    /// State of this name: the first value is loaded before the first run, later ones are left by runs. Or a cache, the
+    /// same in all entries whose resident inputs and outputs stand here: callers and runs leave its values.
     State {
-        /// Name of the argument that the state is.
+        /// Name of the argument that the state is, or of the function and the input or output that the cache is.
         name: String,
     },
     /// Written during a run of this entry.
@@ -211,11 +216,22 @@ pub struct Kernel {
     pub name: String,
     /// Positions of the operations in the order of the function, ascending.
     pub ops: Vec<u32>,
-    /// Number of the engine region that it belongs to, if an engine can hold it.
+    /// Number of the engine region that it belongs to, if an engine can hold it. Never for a kernel that appends in place,
+    /// see [`Kernel::writes`].
     pub engine: Option<u32>,
     /// Values read.
     pub reads: Vec<Operand>,
-    /// Values written. A value may be written over one that the kernel reads.
+    /// Values written. A value may be written over one that the kernel reads, in two ways:
+    ///
+    /// - *Same bytes*: both views are the same. Each element is computed from the one in its place, or (a scatter) stays.
+    /// - *Append*: the kernel reads a resident input and writes the resident output that is its new content, both from the
+    ///   same byte on, the output being longer. The output is the input and further operands, one behind the other along
+    ///   one axis. With `R` the product of the sizes of the axes before it, row `r` of `R` moves from byte `r · n` to
+    ///   `r · (n + m)`, where `n` and `m` are the bytes of one row of the input and of all that is appended to it.
+    ///   Who runs the kernel must leave the bytes as if all reads came before all writes: it may move rows from the last
+    ///   one to the first, each as by `memmove`, and put what is appended behind a row once that has moved; if `R` is 1,
+    ///   nothing moves. Rows must not move in parallel unless they are copied elsewhere first.
+    ///   Sizes are those of the run, not the largest ones: values are contiguous, whatever room their views have.
     pub writes: Vec<Operand>,
     /// Bytes of scratch memory that the kernel needs beside its operands, taken from the arena at this view.
     pub workspace: Option<View>,
@@ -349,7 +365,9 @@ pub struct Port {
     pub value: ValueRef,
     /// Where the plan keeps it. `None` for an input that nothing reads and for an output that is an input or constant.
     pub view: Option<View>,
-    /// `true`: the value stays on the device between runs (a KV cache handed in and out), no command copies it.
+    /// `true`: the value stays on the device between runs (a KV cache handed in and out), no command copies it. An input
+    /// that is not given is what the last run left in its bytes: as it was given, or the output that stands there.
+    /// Ports of all entries that stand in one buffer are one and the same cache.
     /// `false`: a copy command brings an input from the caller, or an output to the caller.
     pub resident: bool,
     /// The argument that an output is the new value of.
@@ -428,6 +446,8 @@ pub struct Entry {
     pub events: u32,
     /// Kernels.
     pub kernels: Vec<Kernel>,
+    /// Engine regions, by number; kernels that no engine can hold are in none.
+    pub engines: Vec<Engine>,
     /// Values that are bytes of others.
     pub aliases: Vec<Alias>,
     /// Commands in the order in which they are issued. Each stream executes its own in this order.
@@ -436,4 +456,28 @@ pub struct Entry {
     pub budgets: Vec<Budget>,
     /// Predicted seconds of one run.
     pub seconds: f64,
+}
+
+impl Entry {
+    /// An entry of this function without anything in it.
+    pub fn empty(function: &str) -> Entry {
+        Entry {
+            function: function.into(),
+            phase: None,
+            symbols: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            states: Vec::new(),
+            updates: Vec::new(),
+            constants: Vec::new(),
+            streams: Vec::new(),
+            events: 0,
+            kernels: Vec::new(),
+            engines: Vec::new(),
+            aliases: Vec::new(),
+            commands: Vec::new(),
+            budgets: Vec::new(),
+            seconds: 0.0,
+        }
+    }
 }

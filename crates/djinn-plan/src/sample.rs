@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::Engine;
 use crate::plan::{
     ALIGNMENT, Action, Alias, Arena, ArenaId, ArenaKind, Budget, Buffer, BufferId, Command, Content,
     CopyReason, Device, DeviceId, Entry, EventId, FORMAT_VERSION, Kernel, KernelId, Link, Operand, Place,
@@ -18,27 +19,6 @@ pub fn empty() -> Plan {
         arenas: Vec::new(),
         buffers: Vec::new(),
         entries: Vec::new(),
-    }
-}
-
-/// An entry without anything in it.
-pub fn empty_entry(function: &str) -> Entry {
-    Entry {
-        function: function.into(),
-        phase: None,
-        symbols: Vec::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        states: Vec::new(),
-        updates: Vec::new(),
-        constants: Vec::new(),
-        streams: Vec::new(),
-        events: 0,
-        kernels: Vec::new(),
-        aliases: Vec::new(),
-        commands: Vec::new(),
-        budgets: Vec::new(),
-        seconds: 0.0,
     }
 }
 
@@ -91,13 +71,14 @@ pub struct Builder {
 impl Builder {
     /// A plan with one entry, both empty.
     pub fn new() -> Builder {
-        Builder { plan: empty(), entry: empty_entry("forward") }
+        Builder { plan: empty(), entry: Entry::empty("forward") }
     }
 
     /// Adds a device with memory for what its arenas will take.
     pub fn device(&mut self, name: &str, host: bool) -> DeviceId {
         let profile = if host { "host" } else { "test" };
-        self.plan.devices.push(Device { name: name.into(), profile: profile.into(), memory_bytes: 0, host });
+        let (name, profile) = (name.into(), profile.into());
+        self.plan.devices.push(Device { name, profile, memory_bytes: 0, host, sync_seconds: 0.0 });
         DeviceId(self.plan.devices.len() as u32 - 1)
     }
 
@@ -203,7 +184,7 @@ impl Default for Builder {
     }
 }
 
-/// Two devices and a host, five streams, and one of everything: constant, resident cache, updated state, slices in place,
+/// Two devices and a host, five streams, and one of everything: constant, resident cache that is appended to, updated state, slices in place,
 /// a transfer there and back, a spill, a concatenation made in place, scratch memory.
 pub fn two_devices() -> Plan {
     let mut b = Builder::new();
@@ -217,7 +198,8 @@ pub fn two_devices() -> Plan {
     let [x, w, kv, counter] = [0, 1, 2, 3].map(ValueRef::Argument);
     let constant = Content::Constant { function: "forward".into(), value: w };
     let w_at = view(b.buffer("w", weights, 4096, constant), 0, 4096);
-    let kv_at = view(b.buffer("kv", state, 2048, Content::State { name: "kv".into() }), 0, 2048);
+    let kv_all = view(b.buffer("kv", state, 2048, Content::State { name: "kv".into() }), 0, 2048);
+    let kv_at = View { bytes: 1536, ..kv_all };
     let counter_at = view(b.buffer("counter", state, 100, Content::State { name: "counter".into() }), 0, 100);
     let x_at = view(b.scratch("x", act0, 1024), 0, 1024);
     let h = b.scratch("h", act0, 1024);
@@ -233,7 +215,7 @@ pub fn two_devices() -> Plan {
     b.entry.states = vec![StateBinding { argument: 3, view: counter_at }];
     b.entry.outputs = vec![
         port("y", result(11), y_at),
-        Port { resident: true, update_of: Some(2), ..port("kv_out", result(9), kv_at) },
+        Port { resident: true, update_of: Some(2), ..port("kv_out", result(9), kv_all) },
         Port { view: None, ..port("echo", x, x_at) },
     ];
     b.entry.updates = vec![StateUpdate { argument: 3, value: result(10), view: counter_at }];
@@ -269,10 +251,25 @@ pub fn two_devices() -> Plan {
     b.launch(s0, kernel("exp", 8, &[at(result(3), back_at)], &[at(result(8), view(cat, 0, 512))]));
     b.launch(s4, kernel("count", 10, &[at(counter, counter_at)], &[at(result(10), counter_at)]));
     b.sync(s3, s0);
-    b.launch(s0, kernel("append", 9, &[at(kv, kv_at), at(result(7), all)], &[at(result(9), kv_at)]));
-    b.launch(s0, kernel("sum", 11, &[at(result(7), all), at(result(9), kv_at)], &[at(result(11), y_at)]));
+    b.launch(s0, kernel("append", 9, &[at(kv, kv_at), at(result(7), all)], &[at(result(9), kv_all)]));
+    b.launch(s0, kernel("sum", 11, &[at(result(7), all), at(result(9), kv_all)], &[at(result(11), y_at)]));
     b.sync(s0, s1);
     b.copy(s1, [result(11); 2], Place::Buffer(y_at), Place::Output(0), CopyReason::Output);
+    b.entry.engines = vec![Engine {
+        number: 0,
+        device: g0,
+        kernels: vec![KernelId(0), KernelId(2)],
+        ops: vec![0, 1, 2, 3],
+        inputs: vec![x],
+        outputs: vec![result(2), result(3)],
+        bytes_in: 1024,
+        bytes_out: 1024,
+        weight_bytes: 4096,
+        seconds: 2e-6,
+        flops: 7168.0,
+        ends: vec!["gelu runs on another device".into()],
+    }];
+    b.entry.engines[0].kernels.iter().for_each(|k| b.entry.kernels[k.index()].engine = Some(0));
     b.finish()
 }
 

@@ -1,6 +1,14 @@
 //! Discrete-event simulation of a run: when every command starts and ends, what devices, links and memory do meanwhile.
 //!
-//! Model. A stream executes its commands one after the other; waits end when their event is recorded. Kernels that run on
+//! Model. A stream executes its commands one after the other. A kernel takes its predicted seconds, its launch included,
+//! so a launch hides behind kernels of other streams only. Waits that stand directly before a command are one act: they end
+//! when the last of their events is recorded, and then the stream, but not the device, is busy for
+//! [`crate::plan::Device::sync_seconds`] times their number. That is what they cost in the worst order (a wait is a
+//! command of its own stream, carried out after those before it, and the latest event may be waited for first), and what
+//! `djinn-schedule` reckons with when it chooses streams. A record costs nothing: what it marks is part of the end of the
+//! command before it (CUDA C++ Programming Guide, "Events": recorded once all work before it in its stream is complete).
+//!
+//! Kernels that run on
 //! one device at the same time share it: while their shares sum to more than 1, all of them slow down by that sum. A copy
 //! first takes the latency of its link, then its bytes flow; copies that flow over the same hop share its bandwidth max-min
 //! fairly (Bertsekas and Gallager, *Data Networks*, 2nd edition, 1992, section 6.5.2). A hop is as fast as the fastest link
@@ -97,7 +105,7 @@ struct Activity {
 enum Work {
     /// A kernel: seconds left when it has the device for itself.
     Kernel { device: usize, share: f64, left: f64 },
-    /// A copy before its first byte, or one that contends with nothing: seconds left.
+    /// Waits that are paid for, a copy before its first byte, or one that contends with nothing: seconds left.
     Delay { left: f64, then: Option<Flow> },
     /// A copy under way.
     Flow { flow: Flow },
@@ -113,6 +121,8 @@ struct Run<'p> {
     queues: Vec<Vec<usize>>,
     next: Vec<usize>,
     recorded: Vec<bool>,
+    /// Waits of each stream that are over but not paid for.
+    unpaid: Vec<u32>,
     /// Streams that wait for an event.
     waiting: BTreeMap<usize, Vec<usize>>,
     active: Vec<Activity>,
@@ -136,6 +146,7 @@ impl<'p> Run<'p> {
             now: 0.0,
             times: vec![Interval::default(); entry.commands.len()],
             next: vec![0; queues.len()],
+            unpaid: vec![0; queues.len()],
             queues,
             recorded: vec![false; entry.events as usize],
             waiting: BTreeMap::new(),
@@ -174,13 +185,22 @@ impl<'p> Run<'p> {
     /// Starts commands of a stream up to one that takes time; adds streams that an event sets free.
     fn advance(&mut self, stream: usize, ready: &mut Vec<usize>) {
         while let Some(&number) = self.queues[stream].get(self.next[stream]) {
+            if !matches!(self.entry.commands[number].action, Action::Wait { .. })
+                && let Some(activity) = self.synchronisation(stream)
+            {
+                self.active.push(activity);
+                return;
+            }
             self.times[number] = Interval { start: self.now, end: self.now };
             let work = match self.entry.commands[number].action {
                 Action::Wait { event } if !self.recorded[event.index()] => {
                     self.waiting.entry(event.index()).or_default().push(stream);
                     return;
                 }
-                Action::Wait { .. } => None,
+                Action::Wait { .. } => {
+                    self.unpaid[stream] += 1;
+                    None
+                }
                 Action::Record { event } => {
                     self.recorded[event.index()] = true;
                     ready.extend(self.waiting.remove(&event.index()).unwrap_or_default());
@@ -200,6 +220,15 @@ impl<'p> Run<'p> {
                 return;
             }
         }
+    }
+
+    /// What the waits before the next command of a stream cost, as time of the last of them.
+    fn synchronisation(&mut self, stream: usize) -> Option<Activity> {
+        let waits = std::mem::take(&mut self.unpaid[stream]);
+        let device = &self.plan.devices[self.entry.streams[stream].device.index()];
+        let left = f64::from(waits) * device.sync_seconds;
+        let command = self.queues[stream][self.next[stream].checked_sub(1)?];
+        (left > 0.0).then_some(Activity { command, stream, work: Work::Delay { left, then: None } })
     }
 
     fn copy(&self, from: Place, to: Place, seconds: f64) -> Work {

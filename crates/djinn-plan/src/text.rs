@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::engine::Engine;
 use crate::plan::{
     Action, Arena, Buffer, Command, Content, Device, Entry, Kernel, Operand, Place, Plan, Port, ValueRef,
     View,
@@ -51,9 +52,11 @@ pub fn text(plan: &Plan) -> String {
 
 fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "plan {} of {}", plan.version, plan.program)?;
-    for (number, Device { name, profile, memory_bytes, host }) in plan.devices.iter().enumerate() {
+    for (number, Device { name, profile, memory_bytes, host, sync_seconds }) in
+        plan.devices.iter().enumerate()
+    {
         let host = if *host { " host" } else { "" };
-        writeln!(out, "device d{number} {name:?} {profile:?} {memory_bytes}{host}")?;
+        writeln!(out, "device d{number} {name:?} {profile:?} {memory_bytes}{host} wait {sync_seconds:e} s")?;
     }
     for link in &plan.links {
         let (from, to, hops) = (link.from.0, link.to.0, link.hops.join(" "));
@@ -99,6 +102,9 @@ fn write_entry(out: &mut String, number: usize, entry: &Entry) -> fmt::Result {
     }
     for (number, kernel) in entry.kernels.iter().enumerate() {
         write_kernel(out, number, kernel)?;
+    }
+    for engine in &entry.engines {
+        write_engine(out, engine)?;
     }
     for alias in &entry.aliases {
         writeln!(out, "  alias {} = {}", alias.value, joined(&alias.of))?;
@@ -152,6 +158,17 @@ fn write_kernel(out: &mut String, number: usize, kernel: &Kernel) -> fmt::Result
         write!(out, " workspace {view}")?;
     }
     writeln!(out, " {:e} s share {}", kernel.seconds, kernel.share)
+}
+
+fn write_engine(out: &mut String, engine: &Engine) -> fmt::Result {
+    let kernels: Vec<u32> = engine.kernels.iter().map(|k| k.0).collect();
+    let values = |list: &[ValueRef]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    write!(out, "  engine {} d{} kernels {}", engine.number, engine.device.0, spans(&kernels))?;
+    write!(out, " ops {} in ({}) {}", spans(&engine.ops), values(&engine.inputs), engine.bytes_in)?;
+    write!(out, " out ({}) {}", values(&engine.outputs), engine.bytes_out)?;
+    write!(out, " weights {} {:e} s {} FLOP", engine.weight_bytes, engine.seconds, engine.flops)?;
+    engine.ends.iter().try_for_each(|why| write!(out, " ends {why:?}"))?;
+    writeln!(out)
 }
 
 fn write_command(out: &mut String, number: usize, command: &Command, entry: &Entry) -> fmt::Result {

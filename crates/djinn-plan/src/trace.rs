@@ -1,5 +1,5 @@
-//! Traces for <https://ui.perfetto.dev> and `chrome://tracing`, in the Trace Event Format: a process per device, a thread
-//! per stream, a counter per arena. Simulated and measured times take the same way.
+//! Traces for <https://ui.perfetto.dev> and `chrome://tracing`, in the Trace Event Format: a process per device
+//! (and entry), a thread per stream, a counter per arena. Simulated and measured times take the same way.
 
 use serde_json::{Map, Value, json};
 
@@ -36,25 +36,67 @@ pub struct Counter {
 
 /// The trace of a simulated run.
 pub fn trace_json(timeline: &Timeline, plan: &Plan) -> String {
-    let Some(entry) = plan.entries.get(timeline.entry) else {
-        return spans_json(plan, timeline.entry, &[], &[]);
-    };
-    spans_json(plan, timeline.entry, &spans(timeline, entry), &memory(timeline, plan))
+    traces_json(std::slice::from_ref(timeline), plan)
+}
+
+/// The trace of simulated runs of several entries, side by side: each begins at 0 and has its own group of processes.
+pub fn traces_json(timelines: &[Timeline], plan: &Plan) -> String {
+    let mut events = Vec::new();
+    for (group, timeline) in (0u32..).zip(timelines) {
+        let Some(entry) = plan.entries.get(timeline.entry) else { continue };
+        let prefix = if timelines.len() > 1 {
+            format!("{}: ", entry_name(timeline.entry, entry))
+        } else {
+            String::new()
+        };
+        let first = group.saturating_mul(plan.devices.len() as u32);
+        let (spans, counters) = (spans(timeline, entry), memory(timeline, plan));
+        entry_events(plan, timeline.entry, (&spans, &counters), (first, &prefix), &mut events);
+    }
+    json!({"displayTimeUnit": "ns", "traceEvents": events}).to_string()
+}
+
+/// Number, function and sizes.
+fn entry_name(number: usize, entry: &Entry) -> String {
+    let sizes: Vec<String> = entry
+        .symbols
+        .iter()
+        .map(|s| match (s.min, s.max) {
+            (min, max) if min == max => format!("{} = {min}", s.name),
+            (min, max) => format!("{} = {min}..{max}", s.name),
+        })
+        .collect();
+    let sizes = if sizes.is_empty() { String::new() } else { format!(" ({})", sizes.join(", ")) };
+    format!("entry {number} {}{sizes}", entry.function)
 }
 
 /// The trace of what streams of an entry did, simulated or measured.
 pub fn spans_json(plan: &Plan, entry: usize, spans: &[Span], counters: &[Counter]) -> String {
-    let streams = plan.entries.get(entry).map_or(&[][..], |e| &e.streams);
-    let device = |stream: u32| streams.get(stream as usize).map_or(u32::MAX, |s| s.device.0);
     let mut events = Vec::new();
+    entry_events(plan, entry, (spans, counters), (0, ""), &mut events);
+    json!({"displayTimeUnit": "ns", "traceEvents": events}).to_string()
+}
+
+/// The events of an entry, whose processes are numbered from `first` and named with a prefix.
+fn entry_events(
+    plan: &Plan,
+    entry: usize,
+    (spans, counters): (&[Span], &[Counter]),
+    (first, prefix): (u32, &str),
+    events: &mut Vec<Value>,
+) {
+    let streams = plan.entries.get(entry).map_or(&[][..], |e| &e.streams);
+    let process = |device: u32| first.saturating_add(device);
+    let device = |stream: u32| streams.get(stream as usize).map_or(u32::MAX, |s| process(s.device.0));
     let mut name = |kind: &str, pid: u32, tid: u32, name: String| {
         events.push(json!({"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}));
     };
     for (number, d) in (0..).zip(&plan.devices) {
-        name("process_name", number, 0, format!("{} ({})", d.name, d.profile));
+        name("process_name", process(number), 0, format!("{prefix}{} ({})", d.name, d.profile));
     }
     for (number, stream) in (0..).zip(streams) {
-        name("thread_name", stream.device.0, number, format!("stream {number} ({:?})", stream.kind));
+        let text = format!("stream {number} ({:?})", stream.kind);
+        name("thread_name", process(stream.device.0), number, text);
     }
     for span in spans {
         let args: Map<String, Value> =
@@ -68,9 +110,9 @@ pub fn spans_json(plan: &Plan, entry: usize, spans: &[Span], counters: &[Counter
     for c in counters {
         let args = json!({"value": c.value});
         let at = microseconds(c.at_ns);
-        events.push(json!({"ph": "C", "name": c.name, "pid": c.device, "tid": 0, "ts": at, "args": args}));
+        let pid = process(c.device);
+        events.push(json!({"ph": "C", "name": c.name, "pid": pid, "tid": 0, "ts": at, "args": args}));
     }
-    json!({"displayTimeUnit": "ns", "traceEvents": events}).to_string()
 }
 
 /// The format counts in microseconds, with fractions.
@@ -83,7 +125,7 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
 
-/// Launches and copies of a simulated run; records and waits take no time.
+/// Launches and copies of a simulated run; records and waits are left out.
 pub fn spans(timeline: &Timeline, entry: &Entry) -> Vec<Span> {
     let mut spans = Vec::new();
     for (number, (command, time)) in entry.commands.iter().zip(&timeline.commands).enumerate() {
@@ -154,6 +196,26 @@ mod tests {
         let last = events.iter().rev().find(|e| e["ph"] == "C").expect("counters");
         assert_eq!(last["args"]["value"], 0.0);
         assert_eq!(text, trace_json(&timeline, &plan));
+    }
+
+    #[test]
+    fn every_entry_has_processes_of_its_own() {
+        let mut plan = sample::two_devices();
+        let mut second = plan.entries[0].clone();
+        second.symbols = vec![crate::SymbolRange { name: "s0".into(), min: 1, max: 8 }];
+        plan.entries.push(second);
+        let timeline = crate::simulate(&plan, 0).expect("the sample runs");
+        let both = [timeline.clone(), Timeline { entry: 1, ..timeline }];
+        let json: Value = serde_json::from_str(&traces_json(&both, &plan)).expect("JSON");
+        let events = json["traceEvents"].as_array().expect("a list");
+        let processes = |e: &&Value| e["name"] == "process_name";
+        let names: Vec<&Value> = events.iter().filter(processes).map(|e| &e["args"]["name"]).collect();
+        assert_eq!(names.len(), 6);
+        assert_eq!(names[0], "entry 0 forward: gpu:0 (test)");
+        assert_eq!(names[4], "entry 1 forward (s0 = 1..8): gpu:1 (test)");
+        let pids: std::collections::BTreeSet<u64> =
+            events.iter().filter(|e| e["ph"] == "X").filter_map(|e| e["pid"].as_u64()).collect();
+        assert_eq!(pids.into_iter().collect::<Vec<_>>(), [0, 1, 3, 4]);
     }
 
     #[test]

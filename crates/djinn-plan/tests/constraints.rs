@@ -50,7 +50,7 @@ fn labels_are_unique_and_codes_carry_them() {
 
 #[test]
 fn c1_version() {
-    refuses("C1", |p| p.version = 2);
+    refuses("C1", |p| p.version = FORMAT_VERSION + 1);
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn c13_locality() {
 #[test]
 fn c14_ownership() {
     refuses("C14", |p| {
-        p.entries.push(sample::empty_entry("other"));
+        p.entries.push(djinn_plan::Entry::empty("other"));
         p.buffers[4].content = Content::Run { entry: 1 };
     });
     refuses("C14", |p| p.entries[0].kernels[6].writes[0].view.buffer = BufferId(0));
@@ -281,7 +281,7 @@ fn c15_state_stays() {
             bytes: 2048,
             content,
         });
-        let (from, to) = (Place::Buffer(view(BufferId(1), 0, 2048)), Place::Buffer(view(buffer, 0, 2048)));
+        let (from, to) = (Place::Buffer(view(BufferId(1), 0, 1536)), Place::Buffer(view(buffer, 0, 1536)));
         let value = ValueRef::Argument(2);
         let action = Action::Copy { value, result: value, from, to, reason, seconds: 0.0 };
         p.entries[0].commands.insert(0, Command { stream: StreamId(0), action });
@@ -362,6 +362,46 @@ fn c19_in_place() {
         if let Action::Copy { from, to, .. } = &mut p.entries[0].commands[number].action {
             *to = *from;
         }
+    });
+}
+
+#[test]
+fn c19_append() {
+    let append = |p: &mut Plan| p.entries[0].kernels.iter().position(|k| k.name == "append").expect("there");
+    // An engine writes while it reads.
+    refuses("C19", |p| {
+        let kernel = append(p);
+        p.entries[0].kernels[kernel].engine = Some(0);
+    });
+    // What is not the new content of a resident input is longer than what it stands over.
+    refuses("C19", |p| p.entries[0].outputs[1].resident = false);
+    refuses("C19", |p| p.entries[0].inputs[1].resident = false);
+    // The old content is read twice, or the new one is written beside another value.
+    refuses("C19", |p| {
+        let kernel = append(p);
+        let read = p.entries[0].kernels[kernel].reads[0];
+        p.entries[0].kernels[kernel].reads.push(read);
+    });
+    refuses("C19", |p| {
+        let kernel = append(p);
+        let Operand { value, view } = p.entries[0].kernels[kernel].reads[0];
+        p.entries[0].kernels[kernel].reads[0] = at(value, View { offset: 512, bytes: 1024, ..view });
+    });
+    // A cache does not become shorter.
+    refuses("C19", |p| {
+        let kernel = append(p);
+        let short = View { bytes: 1024, ..p.entries[0].kernels[kernel].writes[0].view };
+        p.entries[0].kernels[kernel].writes[0].view = short;
+        p.entries[0].outputs[1].view = Some(short);
+    });
+}
+
+#[test]
+fn c11_what_was_appended_to_is_gone() {
+    refuses("C11", |p| {
+        let old = p.entries[0].kernels.iter().find(|k| k.name == "append").expect("there").reads[0];
+        let sum = p.entries[0].kernels.iter_mut().find(|k| k.name == "sum").expect("there");
+        sum.reads.push(old);
     });
 }
 
@@ -454,6 +494,79 @@ fn c23_limits_and_hostile_plans_end_soon() {
         b.launch(stream, kernel("whole", 200_000 + i, &[at(whole, view(buffer, 0, 40_000))], &[]));
     }
     assert_eq!(labels(&b.finish()), ["C23"]);
+}
+
+#[test]
+fn c24_engines() {
+    fn engine(p: &mut Plan) -> &mut Engine {
+        &mut p.entries[0].engines[0]
+    }
+    refuses("C24", |p| engine(p).number = 1);
+    refuses("C24", |p| engine(p).device = DeviceId(1));
+    refuses("C24", |p| engine(p).kernels.truncate(1));
+    refuses("C24", |p| engine(p).kernels.push(KernelId(99)));
+    refuses("C24", |p| p.entries[0].kernels[3].engine = Some(0));
+    refuses("C24", |p| p.entries[0].kernels[3].engine = Some(7));
+    refuses("C24", |p| engine(p).ops.truncate(3));
+    refuses("C24", |p| engine(p).ops.push(8));
+    refuses("C24", |p| engine(p).inputs.clear());
+    refuses("C24", |p| engine(p).inputs.push(ValueRef::Argument(1)));
+    refuses("C24", |p| engine(p).outputs.truncate(1));
+    refuses("C24", |p| engine(p).bytes_in += 1);
+    refuses("C24", |p| engine(p).bytes_out = u64::MAX);
+    refuses("C24", |p| engine(p).weight_bytes = 0);
+    refuses("C24", |p| engine(p).seconds *= 2.0);
+    refuses("C24", |p| engine(p).flops = f64::NAN);
+    refuses("C24", |p| {
+        let twice = engine(p).clone();
+        p.entries[0].engines.push(twice);
+    });
+}
+
+/// Messages about engines are for people: words and `%` names.
+#[test]
+fn c24_says_it_in_words() {
+    let says = |change: fn(&mut Plan, &mut Engine), words: &str| {
+        let mut plan = sample::two_devices();
+        let mut engine = plan.entries[0].engines[0].clone();
+        change(&mut plan, &mut engine);
+        plan.entries[0].engines[0] = engine;
+        let messages: Vec<_> = check(&plan).expect_err(words).into_iter().map(|v| v.message).collect();
+        assert!(messages.iter().any(|m| m.contains(words)), "expected '{words}', found {messages:#?}");
+        for debug in ["Some(", "None", "Argument(", "Result {"] {
+            assert!(messages.iter().all(|m| !m.contains(debug)), "{messages:#?}");
+        }
+    };
+    says(|p, _| p.entries[0].kernels[0].engine = None, "lists kernel 0, which says that it is in no engine");
+    says(
+        |p, _| p.entries[0].kernels[0].engine = Some(7),
+        "says that it is in engine 7, which does not list it",
+    );
+    says(|_, e| e.kernels.push(KernelId(99)), "lists kernel 99, but there are");
+    says(|_, e| e.ops.truncate(3), "does not list operation 3 of its kernel");
+    says(|_, e| e.inputs.clear(), "the inputs of engine 0 lack %arg0");
+    says(|_, e| e.inputs.push(ValueRef::Argument(1)), "the inputs of engine 0 name %arg1 wrongly");
+    says(|_, e| e.inputs = vec![result(1)], "the inputs of engine 0 name %1 wrongly and lack %arg0");
+    says(|_, e| e.outputs.reverse(), "the outputs of engine 0 are in another order or named twice");
+}
+
+/// `matmul`, a spill of its result and back, `exp` of that: an engine of both kernels waits for the copies and they for it.
+#[test]
+fn c24_an_engine_cannot_wait_for_itself() {
+    let mut plan = sample::two_devices();
+    let entry = &mut plan.entries[0];
+    let exp = entry.kernels.iter().position(|k| k.name == "exp").expect("there");
+    entry.kernels[exp].engine = Some(0);
+    let (seconds, flops) = (entry.kernels[exp].seconds, entry.kernels[exp].flops);
+    let engine = &mut entry.engines[0];
+    engine.kernels.push(KernelId(exp as u32));
+    engine.ops.push(8);
+    engine.outputs.push(result(8));
+    (engine.seconds, engine.flops) = (engine.seconds + seconds, engine.flops + flops);
+    engine.bytes_out += 512;
+    let violations = check(&plan).expect_err("a cycle");
+    assert!(violations.len() == 1 && violations[0].constraint == Constraint::Engines, "{violations:#?}");
+    assert!(violations[0].message.contains("waits for something outside"), "{violations:#?}");
 }
 
 #[test]

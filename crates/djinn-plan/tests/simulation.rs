@@ -36,6 +36,47 @@ fn kernels_that_do_not_fit_slow_each_other_down() {
     assert!(close(t.commands[1].end, 3.0) && close(t.seconds, 4.0), "{t:?}");
 }
 
+/// A kernel of 1 second on each of two streams, a third of 2 seconds, and one that waits for all: when it starts.
+fn after_waits(sync_seconds: f64, third: f64) -> f64 {
+    let mut b = Builder::new();
+    let device = b.device("gpu:0", false);
+    b.plan.devices[0].sync_seconds = sync_seconds;
+    let streams: Vec<StreamId> = (0..4).map(|_| b.stream(device, StreamKind::Compute)).collect();
+    for (op, seconds) in (0..).zip([1.0, 1.0, third]) {
+        b.launch(streams[op as usize], Kernel { seconds, share: 0.1, ..kernel("k", op, &[], &[]) });
+    }
+    for earlier in &streams[..3] {
+        b.sync(*earlier, streams[3]);
+    }
+    b.launch(streams[3], Kernel { seconds: 1.0, share: 0.1, ..kernel("k", 3, &[], &[]) });
+    let t = simulate(&b.finish(), 0).expect("runs");
+    let last = t.commands[t.commands.len() - 1];
+    assert!(close(last.end, t.seconds) && close(last.end - last.start, 1.0), "{t:?}");
+    last.start
+}
+
+#[test]
+fn each_wait_costs_its_stream_time_after_the_last_event() {
+    assert!(close(after_waits(0.0, 2.0), 2.0));
+    assert!(close(after_waits(0.25, 2.0), 2.75));
+    // An event that has passed costs as much.
+    assert!(close(after_waits(0.25, 1.0), 1.75));
+}
+
+#[test]
+fn a_wait_leaves_its_device_to_others() {
+    let mut b = Builder::new();
+    let device = b.device("gpu:0", false);
+    b.plan.devices[0].sync_seconds = 1.0;
+    let [one, two] = [0, 1].map(|_| b.stream(device, StreamKind::Compute));
+    b.launch(one, Kernel { seconds: 1.0, share: 1.0, ..kernel("a", 0, &[], &[]) });
+    b.sync(one, two);
+    b.launch(one, Kernel { seconds: 1.0, share: 1.0, ..kernel("b", 1, &[], &[]) });
+    b.launch(two, Kernel { seconds: 1.0, share: 1.0, ..kernel("c", 2, &[], &[]) });
+    let t = simulate(&b.finish(), 0).expect("runs");
+    assert!(close(t.seconds, 3.0) && close(t.devices[0].busy, 3.0), "{t:?}");
+}
+
 /// Copies of these bytes from the first of four devices to the others, over links of these bandwidths that share a hop.
 fn copies(bytes: &[u64], bandwidths: &[f64]) -> Timeline {
     let mut b = Builder::new();
@@ -154,15 +195,16 @@ fn text_is_the_same_for_the_same_plan_and_names_everything() {
     let lines = text(&plan);
     assert_eq!(lines, text(&plan));
     for part in [
-        "device d2 \"host\"",
+        "device d2 \"host\" \"host\" 512 host wait 0e0 s",
+        "engine 0 d0 kernels 0 2 ops 0-3 in (%arg0) 1024 out (%2 %3) 1024 weights 4096 2e-6 s 7168 FLOP",
         "link d0 -> d1 1e9 B/s 1e-6 s [bus-0-1]",
         "arena a1 d0 State 2148",
         "buffer b5 a2+2048:512 run e0 \"r, fetched\"",
-        "  in1 \"kv\" tensor<2048xi8> %arg2@b1+0:2048 resident",
+        "  in1 \"kv\" tensor<1536xi8> %arg2@b1+0:1536 resident",
         "  alias %7@b6+0:1024 = (%8@b6+0:512 %6@b6+512:512)",
         "  update %arg3@b2+0:100 = %10",
         "copy Transfer %2 as %4 b4+512:512 -> b9+0:512",
-        "kernel k0 \"matmul\" ops 0 reads (%arg0@b3+0:1024 %arg1@b0+0:4096) writes (%0@b4+0:1024) workspace b8+0:700",
+        "kernel k0 \"matmul\" ops 0 engine 0 reads (%arg0@b3+0:1024 %arg1@b0+0:4096) writes (%0@b4+0:1024) workspace b8+0:700",
     ] {
         assert!(lines.contains(part), "{part} is missing in\n{lines}");
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::memory::{Memory, Piece, Tag};
 use super::order::{Clocks, Moment};
 use super::{Constraint, Proof, Range, Report, describe, overlapping};
-use crate::plan::{Action, ArenaKind, Content, Entry, Kernel, Operand, Place, Plan, ValueRef, View};
+use crate::plan::{Action, ArenaKind, Content, Entry, Kernel, Operand, Place, Plan, Port, ValueRef, View};
 
 /// Alias within alias, at most.
 const MAX_DEPTH: usize = 64;
@@ -111,7 +111,7 @@ impl Flow<'_> {
         match *action {
             Action::Launch { kernel } => {
                 let kernel = &self.entry.kernels[kernel.index()];
-                in_place(self.plan, kernel, report);
+                in_place(self.plan, self.entry, kernel, report);
                 kernel.reads.iter().for_each(|o| self.read(now, o.value, &o.view, report, proof));
                 if let Some(view) = &kernel.workspace {
                     self.write(now, None, view, report, proof);
@@ -265,9 +265,25 @@ fn found(piece: &Piece, range: Range, wanted: Tag) -> String {
     }
 }
 
+/// Does a kernel write the new content of a resident input, an output that stays where the input was, from its first byte
+/// on? It reads nothing else there, and is outside of engines, which write while they read.
+fn appends(plan: &Plan, entry: &Entry, kernel: &Kernel, operand: &Operand) -> bool {
+    let resident = |ports: &[Port], o: &Operand| {
+        ports.iter().any(|p| p.resident && p.value == o.value && p.view == Some(o.view))
+    };
+    let read = Range::of(plan, &operand.view);
+    let mut written = kernel.writes.iter().filter(|w| Range::of(plan, &w.view).overlaps(&read));
+    let (Some(new), None) = (written.next(), written.next()) else { return false };
+    let write = Range::of(plan, &new.view);
+    let alone = kernel.reads.iter().filter(|r| Range::of(plan, &r.view).overlaps(&write)).count() == 1;
+    let begins = new.view.buffer == operand.view.buffer && write.start == read.start && write.end >= read.end;
+    let ports = resident(&entry.inputs, operand) && resident(&entry.outputs, new);
+    alone && begins && ports && kernel.engine.is_none()
+}
+
 /// The writes of a kernel are disjoint from each other and from its scratch memory, and a read that shares bytes with a
-/// write is of just these bytes: anything else has a kernel overwrite what it still reads.
-fn in_place(plan: &Plan, kernel: &Kernel, report: &mut Report) {
+/// write is of just these bytes, or the kernel appends to it: anything else has a kernel overwrite what it still reads.
+fn in_place(plan: &Plan, entry: &Entry, kernel: &Kernel, report: &mut Report) {
     let writes: Vec<Range> = kernel.writes.iter().map(|o| Range::of(plan, &o.view)).collect();
     let scratch = kernel.workspace.as_ref().map(|w| Range::of(plan, w));
     if let Some((a, b)) = overlapping(writes.iter().copied().chain(scratch)) {
@@ -283,6 +299,7 @@ fn in_place(plan: &Plan, kernel: &Kernel, report: &mut Report) {
         // Disjoint ranges in order: those that overlap the read are neighbours in the list.
         let first = sorted.partition_point(|w| (w.arena, w.end) <= (read.arena, read.start));
         let clash = sorted[first..].iter().take_while(|w| w.overlaps(&read)).any(|w| *w != read);
+        let clash = clash && !appends(plan, entry, kernel, operand);
         report.demand(!clash && !scratch.is_some_and(|s| s.overlaps(&read)), Constraint::InPlace, || {
             let (name, value, place) = (&kernel.name, operand.value, describe(plan, &operand.view));
             format!("kernel '{name}' reads {value} at {place} and overwrites a part of it or more")

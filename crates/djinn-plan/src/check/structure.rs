@@ -51,6 +51,7 @@ fn devices(plan: &Plan, report: &mut Report) {
         report.demand(!device.name.is_empty() && names.insert(&device.name), Constraint::Devices, || {
             format!("the device name '{}' is empty or occurs twice", device.name)
         });
+        figure(device.sync_seconds, &|| format!("the time of a wait on device '{}'", device.name), report);
     }
     let mut pairs = BTreeSet::new();
     for (number, link) in plan.links.iter().enumerate() {

@@ -10,8 +10,8 @@ pub(crate) const OUTSIDE: u32 = u32::MAX;
 /// Where an operation runs and in which phase; operations of different places never share a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    device: u32,
-    phase: u32,
+    pub(crate) device: u32,
+    pub(crate) phase: u32,
 }
 
 /// The operations that run, in order, and their neighbours, all by position.

@@ -5,9 +5,11 @@
 //! that one launch runs, both per function in order of first operation; the graph of groups has no cycle, and a
 //! kernel group lies within one engine region or outside of all. Operations that are known ahead of time have
 //! neither; transfers, and views that no single kernel could take in, have no `kernel`: each is a unit of its own.
-//! Preserves: everything but these two annotations.
+//! In the metadata `engine.F.N` says, a line a reason, what kept users of the values of engine N of function F out of it.
+//! Preserves: everything but these annotations and this metadata.
 
 mod body;
+mod ends;
 mod fusion;
 mod kernels;
 mod regions;
@@ -22,14 +24,15 @@ use djinn_pass::{Pass, PassContext, PassInfo};
 use kernels::{Kernels, MAX_GROUP_OPS};
 use regions::Regions;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What the pass manager knows of `partition`.
 pub static PARTITION: PassInfo = PassInfo {
     name: "partition",
     summary: "numbers engine regions and kernel groups",
     requires: "a verified module; devices and phases are annotated",
-    ensures: "annotations `engine` and `kernel`; neither kind of group waits for itself",
-    preserves: "everything but these annotations",
+    ensures: "annotations `engine` and `kernel`; neither kind of group waits for itself; metadata `engine.F.N`",
+    preserves: "everything but these",
     options: &[],
 };
 
@@ -49,12 +52,18 @@ impl Pass for Partition {
     }
 
     fn run(&self, module: &mut Module, cx: &mut PassContext) -> Result<()> {
+        let metadata = &mut module.metadata;
+        metadata.retain(|key, _| !key.starts_with("engine."));
         for function in &mut module.functions {
             let body = Body::new(function);
             let regions = regions::regions(&body);
             let kernels = kernels::kernels(&body, &regions.class);
             let groups = Groups { regions, kernels };
             report(function, &body, &groups, cx);
+            for (engine, reasons) in ends::ends(&body, &groups.regions) {
+                let key = format!("engine.{}.{engine}", function.name);
+                metadata.insert(Arc::from(key), Arc::from(reasons.join("\n")));
+            }
             let ids: Vec<_> = body.ops.iter().map(|(id, _)| *id).collect();
             for (position, id) in ids.into_iter().enumerate() {
                 if let Some(engine) = groups.regions.engine[position] {

@@ -38,7 +38,12 @@ impl Net {
     }
 
     /// Runs the pass on a function that gives `results`.
-    fn run(mut self, results: &[ValueId]) -> (Function, PassContext) {
+    fn run(self, results: &[ValueId]) -> (Function, PassContext) {
+        let (mut module, cx) = self.run_in_module(results);
+        (module.functions.remove(0), cx)
+    }
+
+    fn run_in_module(mut self, results: &[ValueId]) -> (Module, PassContext) {
         self.graph.results = results.to_vec();
         let name = |prefix: &str, i: usize| format!("{prefix}{i}").into();
         let arguments =
@@ -54,7 +59,7 @@ impl Net {
         let mut module = Module { functions: vec![function], ..Module::default() };
         let mut cx = PassContext { pass: "partition".into(), ..PassContext::new() };
         Partition.run(&mut module, &mut cx).expect("partitions");
-        (module.functions.remove(0), cx)
+        (module, cx)
     }
 }
 
@@ -196,6 +201,30 @@ fn engines_end_at_what_they_cannot_hold_and_stay_few() {
     assert_eq!(cx.statistics.get("partition", "engine regions"), 2);
     let said = cx.remarks.iter().find(|r| r.message.contains("cumprod")).expect("says why");
     assert!(said.message.contains("no layer"), "{said}");
+}
+
+#[test]
+fn why_engines_end_stands_in_the_metadata() {
+    let mut net = Net::default();
+    let (x, w) = (net.input(&[4, 8]), net.input(&[8, 8]));
+    let a = net.binary(OpKind::MatMul, x, w);
+    let b = net.op(OpKind::CumProd, &[a], attrs! { axis: 0i64, exclusive: false, reverse: false });
+    let c = net.binary(OpKind::MatMul, b, w);
+    let y = net.binary(OpKind::Add, a, c);
+    let (mut module, mut cx) = net.run_in_module(&[y]);
+    let expected = [(
+        "engine.main.0",
+        "cumprod: TensorRT has no layer for it\nadd also waits for operations outside of the engine",
+    )];
+    let said = |module: &Module| -> Vec<(String, String)> {
+        module.metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    };
+    let expected = expected.map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(said(&module), expected);
+    // What an earlier run said is forgotten.
+    module.metadata.insert("engine.main.7".into(), "gone".into());
+    Partition.run(&mut module, &mut cx).expect("partitions");
+    assert_eq!(said(&module), expected);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A function as what the scheduler knows: units of work with seconds, and what needs what.
 
 use djinn_cost::{CostModel, MIN_SHARE};
-use djinn_device::{Profile, Target};
+use djinn_device::Target;
 use djinn_diag::{Result, internal};
 use djinn_ir::walk::known_before_runs;
 use djinn_ir::{Attr, Function, Graph, Op, OpId, OpKind, SymbolTable, ValueId};
@@ -29,7 +29,7 @@ pub(crate) struct Units {
     pub(crate) dag: Dag,
     /// What runs units, by group.
     pub(crate) engines: Vec<Engine>,
-    /// What an event costs: about what a launch does.
+    /// What each wait for an event costs: the most over the devices, see [`djinn_device::Profile::sync_seconds`].
     pub(crate) sync_seconds: f64,
 }
 
@@ -47,8 +47,8 @@ struct Unit {
 /// `streams.kernels` if kernel groups wait for one another.
 pub(crate) fn units(function: &Function, target: &Target, symbols: &SymbolTable) -> Result<Units> {
     let graph = &function.graph;
-    let mut collector = Collector::new(graph, target);
     let ahead = known_before_runs(function);
+    let mut collector = Collector::new(graph, target, &ahead);
     let is_ahead = |v: &ValueId| ahead.get(v.0 as usize).is_some_and(|a| *a);
     for (id, op) in graph.ops() {
         if op.results.is_empty() || !op.results.iter().all(is_ahead) {
@@ -61,6 +61,8 @@ pub(crate) fn units(function: &Function, target: &Target, symbols: &SymbolTable)
 struct Collector<'a> {
     graph: &'a Graph,
     target: &'a Target,
+    /// Which values are known ahead of time, by value number.
+    ahead: &'a [bool],
     units: Vec<Unit>,
     unit_of: Vec<(OpId, usize)>,
     by_kernel: BTreeMap<i64, usize>,
@@ -70,10 +72,11 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(graph: &'a Graph, target: &'a Target) -> Collector<'a> {
+    fn new(graph: &'a Graph, target: &'a Target, ahead: &'a [bool]) -> Collector<'a> {
         Collector {
             graph,
             target,
+            ahead,
             units: Vec::new(),
             unit_of: Vec::new(),
             by_kernel: BTreeMap::new(),
@@ -131,9 +134,18 @@ impl<'a> Collector<'a> {
     /// What runs an operation; for a transfer also the device that it copies from.
     ///
     /// A copy to the host is the work of the device that it comes from, any other of the one that it goes to.
+    ///
+    /// What is known ahead of time and copied in the run comes from the host of the device.
     fn engine(&self, op: &Op) -> (Engine, Option<String>) {
         if op.kind != OpKind::Transfer {
             return (self.named(device_of(op), false), None);
+        }
+        let ahead = |v: &ValueId| self.ahead.get(v.0 as usize).is_some_and(|a| *a);
+        if op.operands.first().is_some_and(ahead) {
+            let to = self.named(op.attrs.str("device"), true);
+            let node = to.device.and_then(|d| self.target.topology.node_of(d));
+            let host = node.map_or_else(|| to.name.clone(), |n| n.host.clone());
+            return (to, Some(host));
         }
         let unit = op.operands.first().and_then(|v| self.producer[v.0 as usize]);
         let unit = unit.map(|u| &self.units[u]);
@@ -158,7 +170,7 @@ impl<'a> Collector<'a> {
         let mut sync_seconds = 0.0f64;
         for unit in &self.units {
             let model = model(self.target, &unit.engine, symbols);
-            sync_seconds = sync_seconds.max(model.profile.launch_seconds);
+            sync_seconds = sync_seconds.max(model.profile.sync_seconds());
             let (seconds, share) = match &unit.from {
                 Some(from) => (self.transfer_seconds(&model, unit, from), 1.0),
                 None => kernel_seconds(&model, self.graph, unit, &uses),
@@ -195,13 +207,7 @@ fn device_of(op: &Op) -> &str {
 }
 
 fn model<'a>(target: &'a Target, engine: &Engine, symbols: &'a SymbolTable) -> CostModel<'a> {
-    match engine.device {
-        Some(device) => CostModel::of_target(target, device, symbols),
-        None => {
-            let profile = target.topology.devices().first().map_or(Profile::generic(), |d| &d.profile);
-            CostModel::new(profile, symbols).with_sizes(&target.sizes)
-        }
-    }
+    CostModel::of_target(target, engine.device.unwrap_or(0), symbols)
 }
 
 /// Seconds of a kernel, and the part of the device that it uses, averaged over its launch as well.

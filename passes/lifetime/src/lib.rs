@@ -11,6 +11,7 @@
 mod model;
 mod order;
 mod pass;
+mod prefetch;
 mod shrink;
 pub mod storage;
 mod units;

@@ -9,7 +9,7 @@ use crate::storage::{StorageKind, StorageOptions, assign, homes};
 use crate::units::{device, is_ahead, owners};
 use djinn_cost::CostModel;
 use djinn_ir::ops::{CostClass, traits};
-use djinn_ir::{Dim, Function, Graph, OpId, SymbolTable, ValueId};
+use djinn_ir::{Dim, Function, Graph, OpId, OpKind, SymbolTable, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that buffers are rounded up to: where an arena may place them.
@@ -165,9 +165,11 @@ impl Model {
         let graph = &function.graph;
         let kept = |v: &ValueId| setting.kept.contains(v);
         // What is written in place depends on the order, but for the states, whose order is kept.
+        let renewals = crate::storage::renewals(function, setting.kept);
         let options = StorageOptions {
             in_place: false,
             apart: setting.kept,
+            renewals: &renewals,
             symbols: Some(setting.sizes),
             ..StorageOptions::default()
         };
@@ -223,11 +225,16 @@ impl Model {
         self.devices.len() - 1
     }
 
-    /// Values known ahead of time, once for each device that reads them.
+    /// Values known ahead of time, once for each device that reads them. Those that are copied to it in the run are on
+    /// the host.
     fn add_weights(&mut self, graph: &Graph, ahead: &[bool], cost: &CostModel<'_>) {
         let mut seen = BTreeSet::new();
         for u in 0..self.units.len() {
-            let home = device(graph.op(self.units[u][0])).map(str::to_owned);
+            let first = graph.op(self.units[u][0]);
+            if first.kind == OpKind::Transfer {
+                continue;
+            }
+            let home = device(first).map(str::to_owned);
             let device = self.device_number(home.as_deref());
             for v in self.units[u].iter().flat_map(|id| &graph.op(*id).operands) {
                 if ahead[v.0 as usize] && seen.insert((device, *v)) {

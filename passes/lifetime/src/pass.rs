@@ -2,13 +2,14 @@
 
 use crate::model::{Model, Setting, op_order};
 use crate::order::{Ordered, improve, lower_bounds};
+use crate::prefetch::{Fetch, prefetch};
 use crate::shrink::{Choice, Means, TRIES, View, choices, does_not_fit, overload, rebuilt};
 use crate::units::units;
 use djinn_cost::CostModel;
 use djinn_device::{Profile, Target};
 use djinn_diag::{Context, Diagnostic, RemarkKind, Result};
 use djinn_ir::walk::known_before_runs;
-use djinn_ir::{Function, Graph, Module, Patch, Symbol, SymbolInfo, SymbolTable, ValueId};
+use djinn_ir::{Function, Graph, Module, OpId, OpKind, Patch, Symbol, SymbolInfo, SymbolTable, ValueId};
 use djinn_pass::{OptionInfo, Pass, PassContext, PassInfo, PassOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -89,12 +90,10 @@ impl Pass for Lifetime {
         let target = cx.target.clone();
         let site = Site::new(target.as_deref(), self.memory_limit, &module.symbols);
         for i in 0..module.functions.len() {
-            let mut function = std::mem::replace(&mut module.functions[i], placeholder());
-            let kept = Kept::new(module, &function);
-            let outcome = self.function(&mut function, &module.symbols, &kept, &site, cx);
+            let kept = Kept::new(module, &module.functions[i]);
+            let function = &mut module.functions[i];
             let name = Arc::clone(&function.name);
-            module.functions[i] = function;
-            outcome.at(|| format!("function '{name}'"))?;
+            self.function(function, &module.symbols, &kept, &site, cx).at(|| format!("function '{name}'"))?;
         }
         Ok(())
     }
@@ -108,17 +107,6 @@ fn with_body(function: &Function, graph: Graph) -> Function {
         graph,
         arguments: function.arguments.clone(),
         results: function.results.clone(),
-    }
-}
-
-/// Stands in a module for a function that is being changed.
-fn placeholder() -> Function {
-    Function {
-        name: Arc::from(""),
-        visibility: djinn_ir::Visibility::Private,
-        graph: djinn_ir::Graph::new(),
-        arguments: Vec::new(),
-        results: Vec::new(),
     }
 }
 
@@ -219,6 +207,35 @@ impl<'a> Site<'a> {
     }
 }
 
+/// The units that copy a value from a host to a device: a constant, or one that was spilled.
+fn fetches(
+    graph: &Graph,
+    ahead: &[bool],
+    model: &Model,
+    cost: &CostModel<'_>,
+    site: &Site<'_>,
+    hosts: &[Option<(String, f64)>],
+) -> Vec<Fetch> {
+    let on_host = |v: &ValueId| {
+        let maker = graph.definition(*v).map(|(id, _)| graph.op(id));
+        let spilled = maker
+            .filter(|op| op.kind == OpKind::Transfer)
+            .is_some_and(|op| site.hosts.contains(op.attrs.str("device")));
+        spilled || ahead[v.0 as usize]
+    };
+    let fetch = |(u, ops): (usize, &Vec<OpId>)| {
+        let [id] = ops.as_slice() else { return None };
+        let op = graph.op(*id);
+        let device = model.devices.iter().position(|d| d == op.attrs.str("device"));
+        let device =
+            device.filter(|d| op.kind == OpKind::Transfer && !site.hosts.contains(&model.devices[*d]))?;
+        let there_and_back = hosts[device].as_ref()?.1;
+        let seconds = there_and_back / 2.0 * cost.bytes(graph.ty(op.results[0]));
+        op.operands.iter().all(on_host).then_some(Fetch { unit: u as u32, device, seconds })
+    };
+    model.units.iter().enumerate().filter_map(fetch).collect()
+}
+
 /// The units of a model as they stand.
 fn given(model: &Model) -> Vec<u32> {
     (0..model.units.len() as u32).collect()
@@ -252,7 +269,7 @@ impl Lifetime {
         }
         let limits = site.limits(&model);
         if overload(&model, &ordered.order, &limits).is_none() {
-            return Ok(());
+            return self.prefetch(function, &cost, kept, site, cx);
         }
         let before = cx.statistics.get(&cx.pass, "rematerialise") + cx.statistics.get(&cx.pass, "spill");
         if within_reach(&model, &limits) {
@@ -270,7 +287,42 @@ impl Lifetime {
         if after > before {
             cx.count("values freed between uses", after - before);
         }
-        self.check_limit(function, &cost, kept, site, cx)
+        self.check_limit(function, &cost, kept, site, cx)?;
+        self.prefetch(function, &cost, kept, site, cx)
+    }
+
+    /// Moves copies from hosts forward, as far as memory admits.
+    fn prefetch(
+        &self,
+        function: &mut Function,
+        cost: &CostModel<'_>,
+        kept: &Kept,
+        site: &Site<'_>,
+        cx: &mut PassContext,
+    ) -> Result<()> {
+        if !function.graph.ops().any(|(_, op)| op.kind == OpKind::Transfer) {
+            return Ok(());
+        }
+        let (ahead, model) = site.model(function, cost, kept)?;
+        let (limits, hosts) = (site.limits(&model), site.hosts(&model));
+        let fetches = fetches(&function.graph, &ahead, &model, cost, site, &hosts);
+        if fetches.is_empty() {
+            return Ok(());
+        }
+        let of_unit = |ops: &Vec<OpId>| ops.iter().map(|id| cost.graph_op(&function.graph, *id, false)).sum();
+        let seconds: Vec<f64> = model.units.iter().map(of_unit).collect();
+        let order = prefetch(&model, &fetches, &seconds, &limits);
+        let left = |order: &[u32]| overload(&model, order, &limits).map_or(0, |o| o.sum);
+        if order == given(&model) || left(&order) > left(&given(&model)) {
+            return Ok(());
+        }
+        let mut patch = Patch::new("prefetch", &function.graph);
+        patch.reorder(op_order(&function.graph, &ahead, &model, &order));
+        cx.apply(patch, &mut function.graph)?;
+        cx.count("fetches", fetches.len() as u64);
+        let message = format!("{} copies from the host are listed ahead of their use", fetches.len());
+        cx.remark(RemarkKind::Applied, "prefetch", &function.name, message);
+        Ok(())
     }
 
     /// Takes one choice; true if nothing is over the limit, no choice helps, or the fuel or work is used up.

@@ -305,6 +305,6 @@ pub(crate) fn does_not_fit(view: &View<'_>, place: Overload) -> Box<Diagnostic> 
         units::bytes(need.saturating_sub(limit)),
     );
     input("lifetime.memory", message)
-        .help("allow more memory, bind smaller sizes, or place the model on more devices; weights are not streamed from \
-               host memory yet")
+        .help("allow more memory, bind smaller sizes, place the model on more devices, or keep weights on the host and copy \
+               them in every run (--stream-weights)")
 }

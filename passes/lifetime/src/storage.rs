@@ -7,22 +7,26 @@
 //!   concatenation are made at their places in its result; a transfer to where the value is anyway copies nothing.
 //!   Such a unit runs nothing, and all its results have a place;
 //! - **in place** (`in_place`): an elementwise unit writes over an operand that nothing reads afterwards;
-//! - **updates** (`in_place`): the new value of a state is written over the old one.
+//! - **updates** (`in_place`): the new value of a state is written over the old one;
+//! - **renewals** (`renewal`): what the caller keeps on the device is written over the input that it is the new content
+//!   of, such as a cache of keys with a row for the new token over the cache without; only for pairs that are asked for.
 //!
-//! Function inputs and weights are never written over, and neither are values that the function gives back. Writing
-//! over a value needs every other reader of the old bytes to run before: where the dependences do not say so,
+//! Weights and other inputs are never written over, and neither are values that the function gives back. Writing over a value needs every other reader of the old bytes to run before: where the dependences do not say so,
 //! [`Storage::must_precede`] does. These pairs always go forward in the given order of units, so any order that
 //! respects the dependences and them is right.
 
 mod in_place;
+mod renewal;
 mod views;
+
+pub use renewal::renewals;
 
 use crate::units::{device, is_ahead, owners};
 use djinn_ir::graph::Definition;
 use djinn_ir::{
     ArgumentKind, Dim, Function, Graph, OpId, OpKind, ResultKind, Symbol, SymbolTable, TensorType, ValueId,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A buffer of [`Storage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +42,7 @@ impl StorageId {
 /// What a buffer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorageKind {
-    /// The input of this argument number: only read.
+    /// The input of this argument number: only read, unless a renewal stands in it as well.
     Input(u32),
     /// The state of this argument number: the old value, and the new one where that is written in place.
     State(u32),
@@ -82,10 +86,16 @@ pub struct StorageOptions<'a> {
     pub symbols: Option<&'a SymbolTable>,
     /// Values that fill a buffer of this run by themselves, at most one in each: what the caller keeps.
     pub apart: &'a BTreeSet<ValueId>,
+    /// Values that the caller keeps, and the input that each is to be written over. Where that is not possible,
+    /// [`Storage::not_renewed`] says why.
+    pub renewals: &'a BTreeMap<ValueId, ValueId>,
 }
 
 /// No values.
 static NONE: BTreeSet<ValueId> = BTreeSet::new();
+
+/// No pairs of values.
+static NO_PAIRS: BTreeMap<ValueId, ValueId> = BTreeMap::new();
 
 impl Default for StorageOptions<'_> {
     /// Everything, views at multiples of 16 bytes (the widest vector access of a GPU thread), no order between streams.
@@ -100,6 +110,7 @@ impl Default for StorageOptions<'_> {
             order_streams: false,
             symbols: None,
             apart: &NONE,
+            renewals: &NO_PAIRS,
         }
     }
 }
@@ -119,6 +130,8 @@ pub struct Storage {
     pub must_precede: Vec<(usize, usize)>,
     /// Whether each unit runs nothing: its results are bytes of its operands.
     pub skipped: Vec<bool>,
+    /// Values of [`StorageOptions::renewals`] that have a buffer of their own, and why.
+    pub not_renewed: BTreeMap<ValueId, &'static str>,
 }
 
 /// Decides where the values of `function` are stored. `units` are its operations in an order of execution, see
@@ -200,6 +213,7 @@ impl<'a> Assigner<'a> {
                 buffers: Vec::new(),
                 must_precede: Vec::new(),
                 skipped: vec![false; units.len()],
+                not_renewed: BTreeMap::new(),
             },
         }
     }

@@ -6,7 +6,7 @@ use djinn_ir::{
     SymbolTable, TensorData, TensorType, ValueId, Visibility, attrs,
 };
 use djinn_lifetime::{Storage, StorageKind, StorageOptions, assign, units};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A function under construction.
 #[derive(Default)]
@@ -234,6 +234,88 @@ fn earlier_readers_of_an_overwritten_value_are_ordered() {
     let (storage, _) = b.assign();
     assert!(at(&storage, y, z, 0));
     assert_eq!(storage.must_precede, [(1, 2)]);
+}
+
+/// Storage where the caller keeps `new`, which is to be written over `old`.
+fn renewing(mut b: Builder, new: ValueId, old: ValueId) -> Storage {
+    b.output(new);
+    let (apart, renewals) = (BTreeSet::from([new]), BTreeMap::from([(new, old)]));
+    b.assign_with(&StorageOptions { apart: &apart, renewals: &renewals, ..StorageOptions::default() }).0
+}
+
+#[test]
+fn what_is_appended_to_an_input_takes_its_place() {
+    let mut b = Builder::default();
+    let (old, row) = (b.input(&[2, 3, 4]), b.input(&[2, 1, 4]));
+    let reader = b.fresh(old);
+    let new = b.op(OpKind::Concat, &[old, row], attrs! { axis: 1i64 });
+    let later = b.fresh(new);
+    b.output(reader);
+    b.output(later);
+    let storage = renewing(b, new, old);
+    assert!(at(&storage, old, new, 0) && storage.not_renewed.is_empty());
+    let info = &storage.buffers[storage.root[old.0 as usize].expect("stored").index()];
+    assert_eq!(
+        (info.kind, info.bytes.as_const(), info.output),
+        (StorageKind::Input(0), Some(2 * 4 * 4 * 4), true)
+    );
+    assert_eq!(storage.must_precede, [(0, 1)], "who reads the old cache comes first");
+}
+
+#[test]
+fn what_is_scattered_into_an_input_takes_its_place() {
+    let mut b = Builder::default();
+    let (old, row) = (b.input(&[2, 3, 4]), b.input(&[2, 1, 4]));
+    let index = b.input_of(TensorType::of(DType::I64, &[1]));
+    let new = b.op(OpKind::IndexCopy, &[old, index, row], attrs! { axis: 1i64 });
+    let storage = renewing(b, new, old);
+    assert!(at(&storage, old, new, 0) && storage.not_renewed.is_empty());
+}
+
+#[test]
+fn an_input_that_is_still_needed_is_not_appended_to() {
+    // A later reader, the input given back, a view of it read later, behind something else, twice the same.
+    type Make = fn(&mut Builder, ValueId, ValueId) -> ValueId;
+    let cases: [(Make, &str); 5] = [
+        (
+            |b, old, row| {
+                let new = b.op(OpKind::Concat, &[old, row], attrs! { axis: 1i64 });
+                let part = b.slice(new, 1, 0, 3, 1);
+                let both = b.op(OpKind::Sub, &[old, part], Attrs::new());
+                b.output(both);
+                new
+            },
+            "afterwards",
+        ),
+        (
+            |b, old, row| {
+                b.output(old);
+                b.op(OpKind::Concat, &[old, row], attrs! { axis: 1i64 })
+            },
+            "gives the input back",
+        ),
+        (
+            |b, old, row| {
+                let view = b.reshape(old, &[6, 4]);
+                let new = b.op(OpKind::Concat, &[old, row], attrs! { axis: 1i64 });
+                let flat = b.reshape(new, &[8, 4]);
+                let joined = b.op(OpKind::Concat, &[view, flat], attrs! { axis: 0i64 });
+                b.output(joined);
+                new
+            },
+            "afterwards",
+        ),
+        (|b, old, row| b.op(OpKind::Concat, &[row, old], attrs! { axis: 1i64 }), "does not append"),
+        (|b, old, _| b.op(OpKind::Concat, &[old, old], attrs! { axis: 1i64 }), "does not append"),
+    ];
+    for (case, (make, why)) in cases.into_iter().enumerate() {
+        let mut b = Builder::default();
+        let (old, row) = (b.input(&[2, 3, 4]), b.input(&[2, 1, 4]));
+        let new = make(&mut b, old, row);
+        let storage = renewing(b, new, old);
+        assert_ne!(storage.root[old.0 as usize], storage.root[new.0 as usize], "case {case}");
+        assert!(storage.not_renewed[&new].contains(why), "case {case}: {:?}", storage.not_renewed);
+    }
 }
 
 #[test]

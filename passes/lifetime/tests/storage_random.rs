@@ -4,9 +4,9 @@ mod common;
 
 use common::{Random, random_function};
 use djinn_ir::walk::known_before_runs;
-use djinn_ir::{Function, OpId, OpKind, ResultKind, ValueId};
+use djinn_ir::{ArgumentKind, Function, OpId, OpKind, ResultKind, ValueId};
 use djinn_lifetime::{Storage, StorageOptions, assign, units};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A byte as it was written: which value wrote it, and as which of its bytes.
 type Byte = (ValueId, usize);
@@ -106,16 +106,42 @@ fn execute(f: &Function, units: &[Vec<OpId>], storage: &Storage, order: &[usize]
     }
 }
 
+/// What appends to an input, and the input: handed to the caller from now on.
+fn kept(f: &mut Function) -> BTreeMap<ValueId, ValueId> {
+    let mut pairs = BTreeMap::new();
+    let appends = |op: &djinn_ir::Op| {
+        let n = f.graph.arguments.iter().position(|a| op.operands.first() == Some(a))?;
+        let grows = op.kind == OpKind::Concat && f.arguments[n].1 == ArgumentKind::Input;
+        grows.then(|| (op.results[0], op.operands[0]))
+    };
+    let found: Vec<(ValueId, ValueId)> = f.graph.ops().filter_map(|(_, op)| appends(op)).collect();
+    for (new, old) in found {
+        if pairs.values().all(|o| *o != old) && !f.graph.results.contains(&new) {
+            pairs.insert(new, old);
+            f.results.push((format!("kept {}", new.0).into(), ResultKind::Output));
+            f.graph.results.push(new);
+        }
+    }
+    pairs
+}
+
 #[test]
 fn every_order_that_respects_the_pairs_reads_what_was_written() {
     let mut random = Random(5);
-    let (mut shared, mut updated, mut ordered) = (0, 0, 0);
+    let (mut shared, mut updated, mut ordered, mut appended, mut refused) = (0, 0, 0, 0, 0);
     for case in 0..3_000 {
         let ops = 3 + random.below(12);
-        let f = random_function(&mut random, ops, true);
+        let mut f = random_function(&mut random, ops, true);
+        let renewals = kept(&mut f);
+        let apart: BTreeSet<ValueId> = renewals.keys().copied().collect();
         let ahead = known_before_runs(&f);
         let units = units(&f.graph, &ahead).expect("an order");
-        let options = StorageOptions { order_streams: case % 2 == 0, ..StorageOptions::default() };
+        let options = StorageOptions {
+            order_streams: case % 2 == 0,
+            apart: &apart,
+            renewals: &renewals,
+            ..StorageOptions::default()
+        };
         let storage = assign(&f, &units, &ahead, &options);
         ordered += storage.must_precede.len();
         shared += storage.buffers.iter().filter(|b| b.values.len() > 1).count();
@@ -126,10 +152,17 @@ fn every_order_that_respects_the_pairs_reads_what_was_written() {
             ResultKind::Output => false,
         };
         updated += f.graph.results.iter().zip(&f.results).filter(|pair| renewed(*pair)).count();
+        for (new, old) in &renewals {
+            let same = storage.root[new.0 as usize] == storage.root[old.0 as usize];
+            assert_eq!(same, !storage.not_renewed.contains_key(new));
+            appended += usize::from(same);
+            refused += usize::from(!same);
+        }
         for _ in 0..4 {
             let order = random_order(&f, &units, &storage, &mut random);
             execute(&f, &units, &storage, &order);
         }
     }
+    assert!(appended > 100 && refused > 100, "{appended} {refused}");
     assert!(shared > 1_000 && updated > 100 && ordered > 100, "{shared} {updated} {ordered}");
 }

@@ -17,7 +17,9 @@ impl Assigner<'_> {
                 continue;
             }
             for v in self.results_of(u) {
-                if let Some(n) = bound.get(&v) {
+                if let Some(old) = self.options.renewals.get(&v) {
+                    self.renew(u, v, *old);
+                } else if let Some(n) = bound.get(&v) {
                     self.update(u, v, *n);
                 } else if self.options.in_place {
                     self.reuse_operand(u, v);
@@ -75,7 +77,7 @@ impl Assigner<'_> {
     }
 
     /// The operand over which a unit of one writing operation (a scatter) can make its result.
-    fn writer_operand(&self, u: usize, v: ValueId) -> Option<ValueId> {
+    pub(super) fn writer_operand(&self, u: usize, v: ValueId) -> Option<ValueId> {
         let (id, _) = self.graph.definition(v)?;
         let op = self.graph.op(id);
         let writes = matches!(op.kind, OpKind::IndexCopy | OpKind::ScatterNd | OpKind::ScatterElements);
@@ -173,7 +175,7 @@ impl Assigner<'_> {
     }
 
     /// Is `operand` all that unit `u` reads of these bytes? Of what lies there, it may read nothing else.
-    fn reads_only(
+    pub(super) fn reads_only(
         &self,
         u: usize,
         operand: Option<ValueId>,
@@ -188,7 +190,7 @@ impl Assigner<'_> {
 
     /// The units other than `u` that read bytes of this range and so must run before `u` writes them; `None` if one
     /// of them runs later, or is on another stream and `order_streams` is false, or if a value there is given back.
-    fn readers_before(
+    pub(super) fn readers_before(
         &self,
         u: usize,
         id: StorageId,
@@ -246,7 +248,13 @@ impl Assigner<'_> {
     }
 
     /// Puts the values of buffer `from` over those of `into`.
-    fn write_over(&mut self, from: StorageId, into: StorageId, offset: &Dim, pairs: Vec<(usize, usize)>) {
+    pub(super) fn write_over(
+        &mut self,
+        from: StorageId,
+        into: StorageId,
+        offset: &Dim,
+        pairs: Vec<(usize, usize)>,
+    ) {
         let length = self.info(from).bytes.clone();
         let mut present = std::mem::take(&mut self.present[into.index()]);
         present.retain(|v| {

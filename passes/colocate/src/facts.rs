@@ -113,6 +113,8 @@ pub(crate) struct Facts {
     pub(crate) values: Vec<Passed>,
     /// Weights and what is computed from them.
     pub(crate) constants: Vec<Constant>,
+    /// The key of each of these values.
+    pub(crate) keys: BTreeMap<ValueId, String>,
     /// The bytes of activations that each device keeps free.
     pub(crate) activation_bytes: u64,
 }
@@ -147,6 +149,7 @@ impl Facts {
             state_of: vec![None; ops.len()],
             values: Vec::new(),
             constants: Vec::new(),
+            keys: BTreeMap::new(),
             activation_bytes,
             ahead,
             ops,
@@ -190,8 +193,17 @@ impl Facts {
             }
         }
         for (i, v) in graph.results.iter().enumerate().filter(|(i, _)| caches.results.contains(i)) {
-            let name = format!("{}\n\n{i}", function.name);
             let bytes = sizes.bytes(graph.ty(*v));
+            // What is appended to a cache stands in its bytes.
+            let old = graph.definition(*v).map(|(id, _)| graph.op(id));
+            let old =
+                old.filter(|op| op.kind == OpKind::Concat).and_then(|op| number_of.get(&op.operands[0]));
+            if let Some(&state) = old {
+                states.bytes[state] = states.bytes[state].max(bytes);
+                number_of.insert(*v, state);
+                continue;
+            }
+            let name = format!("{}\n\n{i}", function.name);
             number_of.entry(*v).or_insert_with(|| states.number(name, bytes));
         }
         for (position, id) in self.ops.iter().enumerate() {
@@ -243,8 +255,9 @@ impl Facts {
         for (value, users) in users {
             let key = key_of(graph, value, &mut keys);
             let bytes = sizes.bytes(graph.ty(value));
-            let entry = constants.entry(key.clone()).or_insert(Constant { key, bytes, users: Vec::new() });
-            entry.users.extend(users);
+            let fresh = Constant { key: key.clone(), bytes, users: Vec::new() };
+            constants.entry(key.clone()).or_insert(fresh).users.extend(users);
+            self.keys.insert(value, key);
         }
         self.constants = constants.into_values().collect();
         for constant in &mut self.constants {

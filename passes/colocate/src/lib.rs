@@ -10,21 +10,27 @@
 //! operation that reads it and the one that updates it are on one device, in all functions of the module. Functions
 //! are placed one after another, the one with most weights first; the others follow the weights and states.
 //!
+//! With the option `stream-weights`, weights that the devices have no room for stay on the hosts ([`stream`]): a
+//! `transfer` brings them to their device before each use.
+//!
 //! Requires a verified module without calls of private functions where there are several devices. Ensures that every
 //! operand of an operation is on its device. Preserves signatures and results bit for bit.
 
+mod alternate;
 mod devices;
 mod facts;
 mod model;
 mod report;
 mod rewrite;
+mod stream;
 
 use crate::devices::Devices;
 use crate::facts::{Activations, Facts, States};
-use crate::model::Resident;
+use crate::model::{Placed, Resident};
 use crate::report::View;
+use crate::stream::Streamed;
 use djinn_device::{Objective, Target};
-use djinn_diag::{Context, RemarkKind, Result, input, internal};
+use djinn_diag::{Context, Culprit, RemarkKind, Result, input, internal};
 use djinn_ir::{Function, Module};
 use djinn_pass::{OptionInfo, Pass, PassContext, PassInfo, PassOptions};
 use std::sync::Arc;
@@ -48,6 +54,16 @@ pub static COLOCATE: PassInfo = PassInfo {
             summary: "bytes kept free on every device: the peak of all operations, or the least that one needs",
         },
         OptionInfo {
+            name: "spare",
+            default: "0",
+            summary: "bytes kept free on every device besides what is estimated for activations",
+        },
+        OptionInfo {
+            name: "stream-weights",
+            default: "false",
+            summary: "weights that do not fit stay on the host and are copied to their device in every run",
+        },
+        OptionInfo {
             name: "pin",
             default: "",
             summary: "SCOPE:DEVICE, …: operations within these scopes run on these devices",
@@ -61,6 +77,8 @@ pub struct Colocate {
     objective: Option<Objective>,
     pins: Vec<(String, String)>,
     activations: Activations,
+    spare: u64,
+    stream_weights: bool,
 }
 
 impl Colocate {
@@ -82,7 +100,9 @@ impl Colocate {
                 return Err(input("colocate.activations", message).help("it is peak or least"));
             }
         };
-        Ok(Self { objective, pins, activations })
+        let stream_weights = options.bool("stream-weights")?;
+        let spare = options.u64("spare")?;
+        Ok(Self { objective, pins, activations, spare, stream_weights })
     }
 }
 
@@ -93,10 +113,11 @@ impl Pass for Colocate {
 
     fn run(&self, module: &mut Module, cx: &mut PassContext) -> Result<()> {
         let Some(target) = cx.target.clone() else {
-            return Err(internal("colocate.target", "there is no target to place operations on"));
+            return Err(input("colocate.target", "there is no target to place operations on")
+                .help("name the devices: --device or --topology"));
         };
         let devices = Devices::new(&target, &self.pins)?;
-        if devices.names.len() == 1 {
+        if devices.names.len() == 1 && !self.stream_weights {
             return one_device(module, &devices, cx);
         }
         self.place(module, &target, &devices, cx)
@@ -123,22 +144,72 @@ impl Colocate {
             };
             facts.push(fact);
         }
-        let mut order: Vec<usize> = (0..facts.len()).filter(|i| facts[*i].is_some()).collect();
-        let held = |i: &usize| facts[*i].as_ref().map_or(0, |f| f.constant_bytes());
-        order.sort_by_key(|i| (std::cmp::Reverse(held(i)), *i));
-        let allowance = facts.iter().flatten().map(|f| f.activation_bytes).max().unwrap_or(0);
-        let mut resident = Resident::new(allowance);
-        for i in order {
-            let Some(fact) = &facts[i] else { continue };
-            let function = &module.functions[i];
-            let placed = model::place(function, fact, &states, target, devices, objective, &mut resident)
-                .at(|| format!("function '{}'", function.name))?;
-            let (facts, placed, resident, symbols) = (fact, &placed, &resident, &module.symbols);
-            report::remarks(&View { function, facts, placed, target, devices, symbols, resident }, cx);
-            let graph = rewrite::rewrite(module, i, fact, placed, devices, cx)?;
-            module.functions[i].graph = graph;
+        let mut work: Vec<(usize, Facts)> =
+            facts.into_iter().enumerate().filter_map(|(i, f)| Some((i, f?))).collect();
+        work.sort_by_key(|(i, f)| (std::cmp::Reverse(f.constant_bytes()), *i));
+        let site = Site { target, devices, objective, states: &states, spare: self.spare };
+        let (placed, resident) = site.place(module, &work, self.stream_weights)?;
+        let pairs: Vec<(&Facts, &Placed)> = work.iter().map(|(_, f)| f).zip(&placed).collect();
+        let streamed = match self.stream_weights {
+            true => Streamed::choose(&pairs, &resident, target, &devices.names)?,
+            false => Streamed::default(),
+        };
+        for ((i, facts), placed) in work.iter().zip(&placed) {
+            let (function, symbols, resident) = (&module.functions[*i], &module.symbols, &resident);
+            let streamed = &streamed;
+            let view = View { function, facts, placed, target, devices, symbols, resident, streamed };
+            report::remarks(&view, cx);
+            let graph = rewrite::rewrite(module, *i, facts, placed, (devices, streamed), cx)?;
+            module.functions[*i].graph = graph;
         }
         Ok(())
+    }
+}
+
+/// What all functions are placed on.
+struct Site<'a> {
+    target: &'a Target,
+    devices: &'a Devices,
+    objective: Objective,
+    states: &'a States,
+    /// Bytes kept free besides those estimated for activations.
+    spare: u64,
+}
+
+impl Site<'_> {
+    /// Places the functions in this order. If weights may be streamed, as much of them as can be stays on the devices.
+    fn place(
+        &self,
+        module: &Module,
+        work: &[(usize, Facts)],
+        stream: bool,
+    ) -> Result<(Vec<Placed>, Resident)> {
+        let most = work.iter().map(|(_, f)| f.activation_bytes).max().unwrap_or(0);
+        let allowance = most.saturating_add(self.spare);
+        let facts: Vec<&Facts> = work.iter().map(|(_, f)| f).collect();
+        let mut refusal = None;
+        for keep in model::parts_to_keep(&facts, self.states, self.target, stream) {
+            let mut resident = Resident::new(allowance, keep);
+            let place = |(i, facts): &(usize, Facts)| {
+                let function = &module.functions[*i];
+                model::place(
+                    function,
+                    facts,
+                    self.states,
+                    self.target,
+                    self.devices,
+                    self.objective,
+                    &mut resident,
+                )
+                .at(|| format!("function '{}'", function.name))
+            };
+            match work.iter().map(place).collect::<Result<Vec<Placed>>>() {
+                Ok(placed) => return Ok((placed, resident)),
+                Err(e) if e.culprit == Culprit::Input => refusal = refusal.or(Some(e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| internal("colocate.memory", "nothing was placed")))
     }
 }
 

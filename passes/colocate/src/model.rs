@@ -2,7 +2,7 @@
 
 use crate::devices::Devices;
 use crate::facts::{Facts, States};
-use crate::report;
+use crate::{alternate, report, stream};
 use djinn_device::{Objective, Target};
 use djinn_diag::{Result, internal};
 use djinn_ir::Function;
@@ -12,7 +12,7 @@ use djinn_place::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Devices work on one run at the same time only if that takes less than this part of the time of a simpler placement.
+/// A placement is taken only if it costs less than this part of a simpler one.
 const WORTHWHILE: f64 = 0.95;
 
 /// What earlier functions have put on the devices.
@@ -22,20 +22,81 @@ pub(crate) struct Resident {
     constants: BTreeMap<String, BTreeSet<usize>>,
     /// The device of each class of states.
     states: BTreeMap<usize, usize>,
-    /// Bytes on each device.
-    pub(crate) bytes: BTreeMap<usize, u64>,
+    /// Bytes of constants on each device.
+    constant_bytes: BTreeMap<usize, u64>,
+    /// Bytes of states on each device.
+    state_bytes: BTreeMap<usize, u64>,
     /// Bytes kept free for activations on every device: the most that one function needs at once.
     pub(crate) allowance: u64,
+    /// The part of the constants that is to stay on the devices; the rest is streamed from hosts.
+    keep: f64,
 }
 
 impl Resident {
-    pub(crate) fn new(allowance: u64) -> Self {
-        Self { constants: BTreeMap::new(), states: BTreeMap::new(), bytes: BTreeMap::new(), allowance }
+    pub(crate) fn new(allowance: u64, keep: f64) -> Self {
+        Self {
+            constants: BTreeMap::new(),
+            states: BTreeMap::new(),
+            constant_bytes: BTreeMap::new(),
+            state_bytes: BTreeMap::new(),
+            allowance,
+            keep,
+        }
     }
 
-    fn held(&self, device: usize) -> u64 {
-        self.bytes.get(&device).copied().unwrap_or(0)
+    /// Bytes of states on a device.
+    pub(crate) fn states_on(&self, device: usize) -> u64 {
+        self.state_bytes.get(&device).copied().unwrap_or(0)
     }
+
+    /// Bytes of constants and states on a device, streamed ones included.
+    pub(crate) fn held(&self, device: usize) -> u64 {
+        let constants = self.constant_bytes.get(&device).copied().unwrap_or(0);
+        constants.saturating_add(self.states_on(device))
+    }
+
+    /// [`Self::held`] of all devices.
+    pub(crate) fn held_in_all(&self) -> u64 {
+        let all = self.constant_bytes.values().chain(self.state_bytes.values());
+        all.fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// Bytes that a device has left for further functions.
+    fn room(&self, device: usize, memory: u64) -> f64 {
+        let constants = self.constant_bytes.get(&device).copied().unwrap_or(0) as f64 * self.keep;
+        let fixed = self.states_on(device).saturating_add(self.allowance);
+        (memory.saturating_sub(fixed) as f64 - constants).max(0.0)
+    }
+
+    /// Bytes that a constant takes on a device.
+    fn kept_bytes(&self, bytes: u64) -> f64 {
+        bytes.min(1 << 60) as f64 * self.keep
+    }
+}
+
+/// Parts of the constants that may stay on the devices, the largest first: all, and if weights may be streamed, what
+/// the devices have room for together, and less.
+pub(crate) fn parts_to_keep(
+    functions: &[&Facts],
+    states: &States,
+    target: &Target,
+    stream: bool,
+) -> Vec<f64> {
+    let mut parts = vec![1.0];
+    if stream {
+        let mut constants: BTreeMap<&str, u64> = BTreeMap::new();
+        constants.extend(functions.iter().flat_map(|f| &f.constants).map(|c| (c.key.as_str(), c.bytes)));
+        let weights: f64 = constants.values().map(|b| *b as f64).sum();
+        let largest = constants.values().max().copied().unwrap_or(0) as f64;
+        let allowance = functions.iter().map(|f| f.activation_bytes).max().unwrap_or(0) as f64;
+        let held: f64 = states.bytes.iter().map(|b| *b as f64).sum();
+        let free = |d: usize| target.memory_bytes(d) as f64 - allowance - stream::RING as f64 * largest;
+        let room = (0..target.topology.devices().len()).map(free).sum::<f64>() - held;
+        let most = (room / weights.max(1.0)).clamp(0.0, 1.0);
+        parts.extend((0..16).map(|i| most * 0.95 * 0.8f64.powi(i)));
+        parts.push(0.0);
+    }
+    parts
 }
 
 /// Where the operations of a function run.
@@ -77,7 +138,14 @@ pub(crate) fn place(
         answer = solve(&problem, &limits);
     }
     let solution = match answer {
-        Ok(solution) => together(&problem, &limits, solution),
+        Ok(solution) => {
+            let simple = together(&problem, &limits, solution);
+            let several = problem.devices() > 1 && problem.objective == djinn_place::Objective::Latency;
+            match resident.keep < 1.0 && several {
+                true => alternate::faster(&problem, facts, resident, target, simple),
+                false => simple,
+            }
+        }
         Err(PlaceError::Infeasible(why)) => {
             return Err(report::infeasible(function, facts, states, target, devices, resident, &why));
         }
@@ -96,10 +164,11 @@ pub(crate) fn place(
 }
 
 /// The solution, or a simpler one if that is nearly as good: everything on one device, or each device a stage that
-/// hands on to the next. Otherwise the search for latency sends values to and fro for next to nothing.
+/// hands on to the next. Otherwise the search for latency, or for equal use of memory, sends values to and fro for next
+/// to nothing.
 fn together(problem: &Problem, limits: &Limits, solution: Solution) -> Solution {
     let alone = solution.device.windows(2).all(|w| w[0] == w[1]);
-    if problem.objective != djinn_place::Objective::Latency || alone {
+    if problem.objective == djinn_place::Objective::Throughput || alone {
         return solution;
     }
     let on_one = (0..problem.devices()).map(|d| vec![d; problem.tasks.len()]);
@@ -130,10 +199,7 @@ fn problem(
     resident: &Resident,
 ) -> Problem {
     let count = devices.names.len();
-    let room = |d: usize| {
-        let taken = resident.held(d).saturating_add(resident.allowance);
-        target.memory_bytes(d).saturating_sub(taken) as f64
-    };
+    let room = |d: usize| resident.room(d, target.memory_bytes(d));
     let pins = pins(facts, states, resident);
     let task = |position: usize| {
         let only = pins[position];
@@ -150,7 +216,7 @@ fn problem(
         .constants
         .iter()
         .filter(|c| !resident.constants.contains_key(&c.key))
-        .map(|c| Shared { bytes: c.bytes.min(1 << 60) as f64, users: c.users.clone() })
+        .map(|c| Shared { bytes: resident.kept_bytes(c.bytes), users: c.users.clone() })
         .collect();
     for (class, bytes) in state_bytes(facts, states) {
         let of_class = |s: &Option<usize>| s.is_some_and(|s| states.class(s) == class);
@@ -243,7 +309,7 @@ fn settle(facts: &Facts, states: &States, solution: &Solution, resident: &mut Re
         for &user in &constant.users {
             let device = solution.device[user];
             if homes.insert(device) {
-                let held = resident.bytes.entry(device).or_default();
+                let held = resident.constant_bytes.entry(device).or_default();
                 *held = held.saturating_add(constant.bytes);
             }
         }
@@ -252,7 +318,7 @@ fn settle(facts: &Facts, states: &States, solution: &Solution, resident: &mut Re
     for (state, &device) in facts.state_of.iter().zip(&solution.device) {
         let Some(class) = state.map(|s| states.class(s)) else { continue };
         if resident.states.insert(class, device).is_none() {
-            let held = resident.bytes.entry(device).or_default();
+            let held = resident.state_bytes.entry(device).or_default();
             *held = held.saturating_add(bytes.get(&class).copied().unwrap_or(0));
         }
     }

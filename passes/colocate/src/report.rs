@@ -4,6 +4,7 @@ use crate::devices::{Devices, MAX_DEVICES};
 use crate::facts::{Facts, States};
 use crate::model::{Placed, Resident, state_bytes};
 use crate::remark;
+use crate::stream::Streamed;
 use djinn_cost::CostModel;
 use djinn_device::{Objective, Target};
 use djinn_diag::{Diagnostic, input, units};
@@ -49,7 +50,7 @@ pub(crate) fn infeasible(
         bytes_text(room),
         each.join(", "),
     );
-    let taken: u64 = resident.bytes.values().fold(0, |sum, b| sum.saturating_add(*b));
+    let taken = resident.held_in_all();
     if taken > 0 {
         message += &format!("; other functions take {} of that", bytes_text(taken as f64));
     }
@@ -59,8 +60,8 @@ pub(crate) fn infeasible(
             &format!("; no division fits ({why}; the largest weight takes {})", bytes_text(largest as f64));
     }
     input("colocate.memory", message).help(
-        "use more or larger devices (--topology), smaller sizes (--bind), fewer bits for each weight, or fewer pins; \
-         weights are not streamed from host memory yet",
+        "use more or larger devices (--topology), smaller sizes (--bind), fewer bits for each weight, or fewer pins; or keep \
+         what does not fit in the memory of the host (--stream-weights), from where every run copies it",
     )
 }
 
@@ -73,6 +74,7 @@ pub(crate) struct View<'a> {
     pub(crate) devices: &'a Devices,
     pub(crate) symbols: &'a SymbolTable,
     pub(crate) resident: &'a Resident,
+    pub(crate) streamed: &'a Streamed,
 }
 
 /// Says for each device what it does and what limits it, and how good the placement is.
@@ -117,7 +119,8 @@ pub(crate) fn remarks(view: &View<'_>, cx: &mut PassContext) {
 fn stage(view: &View<'_>, d: usize, ops: &[usize]) -> String {
     let View { facts, placed, target, devices, resident, .. } = *view;
     let compute: f64 = ops.iter().map(|p| facts.seconds[*p][d]).sum();
-    let held = resident.bytes.get(&d).copied().unwrap_or(0).saturating_add(resident.allowance) as f64;
+    let streamed = view.streamed.bytes.get(d).copied().unwrap_or(0);
+    let held = resident.held(d).saturating_sub(streamed).saturating_add(resident.allowance) as f64;
     let room = target.memory_bytes(d) as f64;
     let moved = placed.cost.loads[d] - compute;
     let limit = if held > NEARLY_FULL * room {
@@ -127,8 +130,12 @@ fn stage(view: &View<'_>, d: usize, ops: &[usize]) -> String {
     } else {
         busiest(view, d, ops)
     };
+    let from_host = match streamed {
+        0 => String::new(),
+        bytes => format!(", and {} of weights copied from the host in every run", bytes_text(bytes as f64)),
+    };
     format!(
-        "{}: {} operations, {} of {} ({} for activations), {} of work and {} of transfers; limited by {limit}",
+        "{}: {} operations, {} of {} ({} for activations){from_host}, {} of work and {} of transfers; limited by {limit}",
         devices.names[d],
         ops.len(),
         bytes_text(held),

@@ -3,10 +3,12 @@
 use crate::devices::Devices;
 use crate::facts::{Facts, users_by_value};
 use crate::model::Placed;
+use crate::stream::{Arrived, Streamed};
 use djinn_diag::{Result, internal};
+use djinn_ir::cleanup::eliminate_dead_code;
 use djinn_ir::ops::traits;
 use djinn_ir::{
-    ArgumentKind, Attr, Attrs, Graph, Location, Module, Op, OpId, OpKind, Patch, TensorType, ValueId,
+    ArgumentKind, Attr, Attrs, Fuel, Graph, Location, Module, Op, OpId, OpKind, Patch, TensorType, ValueId,
 };
 use djinn_pass::PassContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +34,7 @@ pub(crate) fn rewrite(
     function: usize,
     facts: &Facts,
     placed: &Placed,
-    devices: &Devices,
+    (devices, streamed): (&Devices, &Streamed),
     cx: &mut PassContext,
 ) -> Result<Graph> {
     let function = &module.functions[function];
@@ -44,6 +46,9 @@ pub(crate) fn rewrite(
         facts,
         placed,
         devices,
+        streamed,
+        arrived: Arrived::new(),
+        fetches: 0,
         everywhere: graph
             .arguments
             .iter()
@@ -64,8 +69,13 @@ pub(crate) fn rewrite(
     rewriter.decide();
     rewriter.spread();
     rewriter.write()?;
+    // What is computed again where it is needed may be needed nowhere else.
+    eliminate_dead_code(&mut rewriter.out, &mut Fuel::unlimited())?;
     cx.count("operations annotated", rewriter.out.len() as u64);
     cx.count("transfers", rewriter.transfers);
+    if streamed.any() {
+        cx.count("copies of streamed weights", rewriter.fetches);
+    }
     cx.count("operations computed again", rewriter.recomputed);
     let mut result = graph.clone();
     let patch = Patch::replace_body("colocate", rewriter.out);
@@ -78,6 +88,10 @@ struct Rewriter<'a> {
     facts: &'a Facts,
     placed: &'a Placed,
     devices: &'a Devices,
+    streamed: &'a Streamed,
+    /// Copies of streamed weights.
+    arrived: Arrived<ValueId>,
+    fetches: u64,
     /// Arguments that every device can read.
     everywhere: BTreeSet<ValueId>,
     position: BTreeMap<OpId, usize>,
@@ -117,7 +131,7 @@ impl Rewriter<'_> {
             }
         }
         for id in &self.facts.repeated {
-            // What nothing uses stays, on the first device.
+            // What nothing uses is on the first device until it is removed.
             self.repeats.entry(*id).or_insert_with(|| BTreeSet::from([0]));
         }
     }
@@ -264,7 +278,12 @@ impl Rewriter<'_> {
         let op = self.graph.op(id);
         // A transfer reads where its operand is.
         let reads = (op.kind != OpKind::Transfer).then_some(device);
-        let operands = op.operands.iter().map(|v| self.name(*v, reads)).collect::<Result<Vec<_>>>()?;
+        let mut operands = op.operands.iter().map(|v| self.name(*v, reads)).collect::<Result<Vec<_>>>()?;
+        if self.streamed.any() && !op.results.iter().all(|v| self.facts.ahead[v.0 as usize]) {
+            for (v, operand) in op.operands.iter().zip(&mut operands) {
+                *operand = self.on_device(*v, *operand, device, id);
+            }
+        }
         let mut regions = op.regions.clone();
         for region in &mut regions {
             annotate_nested(region, &self.devices.names[device]);
@@ -282,6 +301,27 @@ impl Rewriter<'_> {
             self.names.insert((*v, copy), new);
         }
         Ok(())
+    }
+
+    /// A constant as an operation on a device reads it: `name`, or a copy of it if it is streamed there.
+    fn on_device(&mut self, v: ValueId, name: ValueId, device: usize, user: OpId) -> ValueId {
+        let Some(key) = self.facts.keys.get(&v).filter(|key| self.streamed.has(device, key)) else {
+            return name;
+        };
+        let position = self.out.len();
+        if let Some(copy) = self.arrived.near(device, key, position) {
+            return copy;
+        }
+        let target = Arc::clone(&self.devices.names[device]);
+        let attrs = Attrs::new().with("device", &*target);
+        let types = vec![self.graph.ty(v).clone()];
+        let location = self.graph.op(user).location.clone();
+        let id = push(&mut self.out, OpKind::Transfer, name, attrs, types, location);
+        self.out.annotate(id, "device", Attr::Str(target));
+        let copy = self.out.op(id).results[0];
+        self.arrived.note(device, key, position, copy);
+        self.fetches += 1;
+        copy
     }
 
     fn write_transfer(&mut self, id: OpId, v: ValueId, target: usize) -> Result<()> {

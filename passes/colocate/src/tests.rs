@@ -308,7 +308,9 @@ fn unknown_devices_and_wrong_options_are_diagnosed() {
     module.functions[0].graph.annotate(adds[0], "device", "gpu");
     assert_eq!(colocate(&module, target(&[1]), &[]).err().expect("refused").code, "colocate.device");
     let mut cx = PassContext::new();
-    assert_eq!(Colocate::default().run(&mut module, &mut cx).expect_err("refused").code, "colocate.target");
+    let e = Colocate::default().run(&mut module, &mut cx).expect_err("refused");
+    assert_eq!((e.code.as_str(), e.culprit), ("colocate.target", djinn_diag::Culprit::Input));
+    assert!(e.to_string().contains("--topology"), "{e}");
 }
 
 #[test]
@@ -369,4 +371,51 @@ fn time_on_one_device_is_short() {
     // The goal is 0.1 ms; the slack is for loaded machines and unoptimised builds.
     assert!(fastest < std::time::Duration::from_millis(2), "{fastest:?}");
     println!("{fastest:?} for {} operations", module.op_count());
+}
+
+/// The weights that functions copy in each run, by the device that they go to: names, and copies of each.
+fn copied(module: &Module) -> BTreeMap<(String, String), usize> {
+    let mut copied = BTreeMap::new();
+    for f in &module.functions {
+        let ahead = djinn_ir::walk::function_ahead_of_time(f);
+        for (id, op) in f.graph.ops().filter(|(_, op)| op.kind == OpKind::Transfer) {
+            let v = op.operands[0];
+            let Some((source, _)) = f.graph.definition(v).filter(|_| ahead[v.0 as usize]) else { continue };
+            let weight = f.graph.op(source).operands.first().and_then(|w| f.graph.definition(*w));
+            let name = weight.map_or("", |(w, _)| f.graph.op(w).attrs.str("name"));
+            *copied.entry((device_of(&f.graph, id), name.to_owned())).or_insert(0) += 1;
+        }
+    }
+    copied
+}
+
+#[test]
+fn weights_that_do_not_fit_are_copied_in_every_run() {
+    let module = layered(Module::default(), "main", 4, 8, false);
+    let stream = [("stream-weights", "true")];
+    let (fits, _) = colocate(&module, target(&[9 * WEIGHT]), &stream).expect("fits");
+    assert_eq!(copied(&fits).len(), 0);
+    // Room for four weights and the activations: two stay, two slots are for the others.
+    let small = target(&[4 * WEIGHT + 8 * 1024]);
+    let (changed, cx) = colocate(&module, small.clone(), &stream).expect("streamed");
+    assert_eq!(copied(&changed).len(), 6, "{:?}", copied(&changed));
+    assert_eq!(cx.statistics.get("colocate", "copies of streamed weights"), 6);
+    // Two devices: all of them stay.
+    let both = target(&[4 * WEIGHT + 8 * 1024; 2]);
+    let (changed, _) = colocate(&module, both, &stream).expect("fits");
+    assert_eq!((copied(&changed).len(), devices_used(&changed).len()), (0, 2));
+    // Without the option it is the lifetime pass that refuses one device.
+    let (changed, _) = colocate(&module, small, &[]).expect("annotated");
+    assert_eq!(copied(&changed).len(), 0);
+    let error = colocate(&module, target(&[WEIGHT]), &stream).err().expect("no room for a weight");
+    assert!(error.code == "colocate.memory" && error.message.contains("find no room"), "{error}");
+}
+
+#[test]
+fn functions_copy_the_same_weights() {
+    let both = layered(layered(Module::default(), "prefill", 16, 8, true), "decode", 1, 8, true);
+    let small = target(&[4 * WEIGHT + 32 * 1024]);
+    let (changed, _) = colocate(&both, small, &[("stream-weights", "true")]).expect("streamed");
+    let copied = copied(&changed);
+    assert!(!copied.is_empty() && copied.values().all(|n| *n == 2), "{copied:?}");
 }

@@ -5,7 +5,7 @@
 use djinn_ir::dim::product;
 use djinn_ir::ops::{CostClass, traits};
 use djinn_ir::{Dim, Graph, Op, OpId, OpKind, Symbol, SymbolInfo, SymbolTable, ValueId};
-use djinn_plan::{Entry, Kernel, Operand, Plan, View};
+use djinn_plan::{Entry, Kernel, Operand, Plan, Port, View};
 
 /// The sizes of one entry of a plan.
 pub(crate) struct Sizes(SymbolTable);
@@ -153,6 +153,33 @@ impl Sizes {
         let readers = kernel.reads.iter().filter(|r| overlap(plan, &r.view, write.1)).count();
         scatters && uses == 1 && readers == 1
     }
+}
+
+/// Does a kernel of these operations append to an input that stays on its device? It writes `write`, an output that stays
+/// there too, from the first byte of `read` on, and reads of these bytes nothing else, and `read` for nothing else.
+pub(crate) fn appends(
+    plan: &Plan,
+    entry: &Entry,
+    graph: &Graph,
+    ops: &[OpId],
+    kernel: &Kernel,
+    (read, write): (&Operand, &Operand),
+    (from, to): (ValueId, ValueId),
+) -> bool {
+    let stays = |ports: &[Port], operand: &Operand| {
+        ports.iter().any(|p| p.resident && p.value == operand.value && p.view == Some(operand.view))
+    };
+    let in_place = read.view.buffer == write.view.buffer
+        && read.view.offset == write.view.offset
+        && read.view.bytes <= write.view.bytes;
+    let made = graph.definition(to).map(|(id, _)| id).filter(|id| ops.contains(id)).map(|id| graph.op(id));
+    let renews = made.is_some_and(|op| op.kind == OpKind::Concat && op.operands.first() == Some(&from));
+    let operands = || ops.iter().flat_map(|id| &graph.op(*id).operands);
+    let once = operands().filter(|v| **v == from).count() == 1 && operands().all(|v| *v != to);
+    let reads = kernel.reads.iter().filter(|r| overlap(plan, &r.view, &write.view)).count();
+    let writes = kernel.writes.iter().filter(|w| overlap(plan, &w.view, &write.view)).count();
+    let alone = reads == 1 && writes == 1 && kernel.engine.is_none();
+    in_place && renews && once && alone && stays(&entry.inputs, read) && stays(&entry.outputs, write)
 }
 
 /// Do two views share bytes, be it through one buffer or two at the same place of an arena?

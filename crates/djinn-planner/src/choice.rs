@@ -37,7 +37,16 @@ pub(crate) fn assign(
 
 /// The same without any sharing.
 pub(crate) fn nothing<'a>(all: &StorageOptions<'a>) -> StorageOptions<'a> {
-    StorageOptions { views: false, slices: false, concat: false, in_place: false, updates: false, ..*all }
+    let renewals = djinn_lifetime::StorageOptions::default().renewals;
+    StorageOptions {
+        views: false,
+        slices: false,
+        concat: false,
+        in_place: false,
+        updates: false,
+        renewals,
+        ..*all
+    }
 }
 
 /// Bytes live at once at most, at the largest sizes, when the units run one after the other.

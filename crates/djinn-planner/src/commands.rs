@@ -5,12 +5,13 @@
 //! in the plan when a command first needs it ([`crate::places`]), and ports and states their copies
 //! ([`crate::ports`]).
 
+use crate::caches;
 use crate::cost::Costs;
-use crate::entry::{EntrySpec, Shared};
+use crate::entry::{EntrySpec, Prepared, Shared};
 use crate::names::{kernel_name, positions, value_ref};
 use crate::places::Places;
-use crate::units::{Unit, UnitKind, external_operands, number, units};
-use djinn_diag::Result;
+use crate::units::{Unit, UnitKind, external_operands, number};
+use djinn_diag::{Result, internal};
 use djinn_ir::{Attr, Function, OpId, SymbolTable, ValueId};
 use djinn_plan::{
     Action, BufferId, CopyReason, DeviceId, Entry, Kernel, KernelId, Operand, Place, Stream, StreamId,
@@ -37,19 +38,10 @@ pub(crate) struct Draft {
     pub(crate) packed: Vec<BufferId>,
 }
 
-/// Drafts the commands of function number `f` for one range of sizes.
-pub(crate) fn draft(
-    shared: &mut Shared<'_>,
-    f: usize,
-    spec: &EntrySpec,
-    symbols: &SymbolTable,
-    ahead: &[bool],
-) -> Result<Draft> {
-    let function = &shared.module.functions[f];
-    let units = units(&function.graph, ahead)?;
-    let site = (shared.target, shared.options.sharing);
-    let places = Places::new(function, spec, symbols, ahead, &units, site);
-    let mut drafter = Drafter::new(shared, f, spec, symbols, ahead, places);
+/// Drafts the commands of an entry.
+pub(crate) fn draft(shared: &mut Shared<'_>, spec: &EntrySpec, prepared: Prepared) -> Result<Draft> {
+    let Prepared { function, symbols, ahead, units, places } = prepared;
+    let mut drafter = Drafter::new(shared, function, spec, &symbols, &ahead, places);
     drafter.ports();
     for (i, unit) in units.iter().enumerate() {
         drafter.unit(i, unit)?;
@@ -58,6 +50,7 @@ pub(crate) fn draft(
     if drafter.entry.streams.is_empty() {
         drafter.stream(DeviceId(0), StreamKind::Compute, 0);
     }
+    caches::leave_engines(&mut drafter.entry);
     Ok(Draft { entry: drafter.entry, commands: drafter.commands, packed: drafter.packed })
 }
 
@@ -114,7 +107,7 @@ impl<'a, 'b> Drafter<'a, 'b> {
             input_of: BTreeMap::new(),
             writer: BTreeMap::new(),
             streams: BTreeMap::new(),
-            entry: empty_entry(function, spec),
+            entry: Entry { phase: spec.phase.clone(), ..Entry::empty(&function.name) },
             commands: Vec::new(),
             packed: Vec::new(),
         }
@@ -195,12 +188,27 @@ impl<'a, 'b> Drafter<'a, 'b> {
         Ok(())
     }
 
+    /// The memory of the host of a device: where constants are that a run copies to it.
+    fn host_of(&mut self, device: DeviceId) -> Result<DeviceId> {
+        if self.shared.plan.devices[device.index()].host {
+            return Ok(device);
+        }
+        let name = &self.shared.plan.devices[device.index()].name;
+        let topology = &self.shared.target.topology;
+        let node = topology.device_index(name).and_then(|d| topology.node_of(d));
+        let Some(host) = node.map(|n| n.host.clone()) else {
+            return Err(internal("plan.device", format!("{name} is in no machine of the topology")));
+        };
+        self.shared.device(&host)
+    }
+
     fn transfer(&mut self, unit: &Unit) -> Result<()> {
         let id = unit.ops[0];
         let op = self.function.graph.op(id);
         let (from, to) = (op.operands[0], op.results[0]);
         let device = self.shared.device(op.attrs.str("device"))?;
         let home = match self.places.device(from) {
+            _ if self.is_ahead(from) => self.host_of(device)?,
             Some(home) => home,
             None => self.home(from)?,
         };
@@ -267,25 +275,5 @@ impl<'a, 'b> Drafter<'a, 'b> {
         let action = Action::Launch { kernel: KernelId(self.entry.kernels.len() as u32 - 1) };
         self.push(stream, action, reads, writes);
         Ok(())
-    }
-}
-
-fn empty_entry(function: &Function, spec: &EntrySpec) -> Entry {
-    Entry {
-        function: function.name.to_string(),
-        phase: spec.phase.clone(),
-        symbols: Vec::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        states: Vec::new(),
-        updates: Vec::new(),
-        constants: Vec::new(),
-        streams: Vec::new(),
-        events: 0,
-        kernels: Vec::new(),
-        aliases: Vec::new(),
-        commands: Vec::new(),
-        budgets: Vec::new(),
-        seconds: 0.0,
     }
 }

@@ -3,9 +3,11 @@
 //! The checker of `djinn-plan` proves that every read finds the value it names; this one, which sees the program,
 //! proves that kernels name the right values: every operation runs exactly once, reads its operands and writes what
 //! others need; what shares bytes may do so ([`crate::aliases`]); inputs, outputs, states and constants are those of the
-//! function, and views are as large as their values ([`crate::interface`]).
+//! function, and views are as large as their values ([`crate::interface`]); and that what one run leaves for the next is
+//! the same in both ([`crate::handover`]).
 
-use crate::aliases::{Sizes, overlap};
+use crate::aliases::{Sizes, appends, overlap};
+use crate::handover;
 use crate::interface::{Constants, Interface};
 use crate::names::{positions, value_ref};
 use djinn_diag::{Context, Result, internal};
@@ -43,7 +45,7 @@ pub fn conforms(plan: &Plan, module: &Module) -> Result<()> {
             .check(&mut constants, &value)
             .at(|| format!("function '{}'", entry.function))?;
     }
-    Ok(())
+    handover::check(plan, module, &value)
 }
 
 /// The value of a function that a plan names; operations are named by their place in the order.
@@ -153,8 +155,10 @@ impl Check<'_> {
 
     fn may_overwrite(&self, run: &[OpId], kernel: &Kernel, read: &Operand, write: &Operand) -> bool {
         let (Some(from), Some(to)) = (self.value(read.value), self.value(write.value)) else { return false };
-        let (from, to) = ((from, &read.view), (to, &write.view));
-        self.sizes.may_overwrite(self.plan, &self.function.graph, run, kernel, from, to)
+        let graph = &self.function.graph;
+        let (before, after) = ((from, &read.view), (to, &write.view));
+        self.sizes.may_overwrite(self.plan, graph, run, kernel, before, after)
+            || appends(self.plan, self.entry, graph, run, kernel, (read, write), (from, to))
     }
 
     /// A copy that stands for a transfer.

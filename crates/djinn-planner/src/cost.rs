@@ -48,7 +48,7 @@ impl<'a> Costs<'a> {
 
     /// The cost of a unit on a device.
     pub(crate) fn kernel(&self, graph: &Graph, unit: &Unit, device: DeviceId) -> KernelCost {
-        let model = CostModel::new(self.profile(device), self.symbols).with_sizes(&self.sizes);
+        let model = CostModel::of_target(self.target, device.index(), self.symbols).with_sizes(&self.sizes);
         let cost = model.group_cost(graph, &unit.ops, &self.uses);
         let bytes = cost.bytes_read + cost.bytes_written;
         KernelCost { seconds: cost.seconds, flops: cost.flops, bytes, share: cost.share }

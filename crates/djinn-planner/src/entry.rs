@@ -1,11 +1,14 @@
 //! Entries: which functions run at which sizes, and the plan that holds them.
 
+use crate::caches::{self, Caches};
 use crate::commands::{Draft, draft};
 use crate::constants::{ConstantKey, ConstantKeys};
+use crate::places::Places;
 use crate::sizes::max_bytes;
-use crate::{budget, events, memory};
-use djinn_device::Target;
-use djinn_diag::{Context, Result, input};
+use crate::units::{Unit, units};
+use crate::{budget, engines, events, memory};
+use djinn_device::{Profile, Target};
+use djinn_diag::{Context, Remark, Result, input};
 use djinn_ir::walk::known_before_runs;
 use djinn_ir::{Module, Symbol, SymbolTable, ValueId};
 use djinn_plan::{
@@ -34,7 +37,9 @@ pub struct EntrySpec {
     pub sizes: Vec<SizeRange>,
     /// Phase, if it is known.
     pub phase: Option<String>,
-    /// Arguments and results, by name, that stay on their device between runs (KV caches handed in and out).
+    /// Arguments and results, by name, that stay on their device between runs (KV caches handed in and out). A result that
+    /// is an argument with something appended or changed takes its place where that is possible, and all entries, of other
+    /// functions as well, share the buffer of one cache.
     pub resident: BTreeSet<String>,
 }
 
@@ -65,23 +70,53 @@ pub(crate) struct Shared<'a> {
     keys: ConstantKeys,
     constants: BTreeMap<(ConstantKey, DeviceId), BufferId>,
     states: BTreeMap<String, BufferId>,
-    /// Of the entry that is being made: resident buffers.
-    held: BTreeSet<BufferId>,
+    caches: Caches,
+    /// The buffer of each cache on each device, by number.
+    kept: BTreeMap<(usize, DeviceId), BufferId>,
     /// Of the entry that is being made: bytes that no packing of an arena can undercut.
     pub(crate) bounds: Vec<(ArenaId, u64)>,
 }
 
-/// Makes the plan of a module whose operations are annotated with devices, kernels and streams.
+/// An entry whose values have places, but not yet bytes.
+pub(crate) struct Prepared {
+    /// Number of the function.
+    pub(crate) function: usize,
+    /// Its symbols, with the ranges of the entry.
+    pub(crate) symbols: SymbolTable,
+    pub(crate) ahead: Vec<bool>,
+    pub(crate) units: Vec<Unit>,
+    pub(crate) places: Places,
+}
+
+/// As [`plan_with`], without the remarks.
+///
+/// # Errors
+/// Those of [`plan_with`].
+pub fn plan(module: &Module, target: &Target, entries: &[EntrySpec], options: &PlanOptions) -> Result<Plan> {
+    plan_with(module, target, entries, options, &mut Vec::new())
+}
+
+/// Makes the plan of a module whose operations are annotated with devices, kernels and streams, and remarks on caches
+/// that are not updated in place or not shared.
 ///
 /// # Errors
 /// `plan.function` and `plan.symbol` for entries that the module does not have, `plan.unbound` for sizes without an
 /// upper bound. Whether the devices hold the plan is for [`crate::capacities`] to say.
-pub fn plan(module: &Module, target: &Target, entries: &[EntrySpec], options: &PlanOptions) -> Result<Plan> {
+pub fn plan_with(
+    module: &Module,
+    target: &Target,
+    entries: &[EntrySpec],
+    options: &PlanOptions,
+    remarks: &mut Vec<Remark>,
+) -> Result<Plan> {
+    let prepared = prepare(module, target, entries, options)?;
+    let caches = Caches::new(module, entries, &prepared, remarks)?;
     let devices = target.topology.devices().iter().enumerate().map(|(i, d)| Device {
         name: d.name.clone(),
         profile: d.profile.name.clone(),
         memory_bytes: target.memory_bytes(i),
         host: false,
+        sync_seconds: d.profile.sync_seconds(),
     });
     let plan = Plan {
         version: FORMAT_VERSION,
@@ -101,15 +136,15 @@ pub fn plan(module: &Module, target: &Target, entries: &[EntrySpec], options: &P
         keys: ConstantKeys::default(),
         constants: BTreeMap::new(),
         states: BTreeMap::new(),
-        held: BTreeSet::new(),
+        caches,
+        kept: BTreeMap::new(),
         bounds: Vec::new(),
     };
     let mut bounds = Vec::new();
-    for spec in entries {
-        let entry = shared.entry(spec).at(|| format!("function '{}'", spec.function))?;
+    for (spec, prepared) in entries.iter().zip(prepared) {
+        let entry = shared.entry(spec, prepared).at(|| format!("function '{}'", spec.function))?;
         shared.plan.entries.push(entry);
         bounds.push(std::mem::take(&mut shared.bounds));
-        shared.held.clear();
     }
     let mut plan = shared.plan;
     budget::fill(module, &mut plan, &bounds);
@@ -119,21 +154,79 @@ pub fn plan(module: &Module, target: &Target, entries: &[EntrySpec], options: &P
     Ok(plan)
 }
 
-impl Shared<'_> {
-    fn entry(&mut self, spec: &EntrySpec) -> Result<Entry> {
-        let (index, function) =
-            self.module.functions.iter().enumerate().find(|(_, f)| *f.name == *spec.function).ok_or_else(
-                || input("plan.function", format!("the module has no function '{}'", spec.function)),
-            )?;
-        let symbols = narrowed(&self.module.symbols, &spec.sizes)?;
+/// Decides for every entry which values share bytes. A cache is one buffer for all entries of a function: what cannot be
+/// written over its input in one of them is not in the others.
+fn prepare(
+    module: &Module,
+    target: &Target,
+    entries: &[EntrySpec],
+    options: &PlanOptions,
+) -> Result<Vec<Prepared>> {
+    let mut prepared = Vec::with_capacity(entries.len());
+    for spec in entries {
+        let one = Prepared::new(module, target, spec, options);
+        prepared.push(one.at(|| format!("function '{}'", spec.function))?);
+    }
+    // Fewer pairs each time, so that this ends.
+    while narrow(module, target, entries, options, &mut prepared) {}
+    Ok(prepared)
+}
+
+/// Gives up the renewals that not every entry of a function has. Were there any?
+fn narrow(
+    module: &Module,
+    target: &Target,
+    entries: &[EntrySpec],
+    options: &PlanOptions,
+    prepared: &mut [Prepared],
+) -> bool {
+    let mut least: BTreeMap<usize, BTreeSet<ValueId>> = BTreeMap::new();
+    for one in prepared.iter() {
+        let renewed: BTreeSet<ValueId> = one.places.renewed.keys().copied().collect();
+        least.entry(one.function).and_modify(|all| all.retain(|v| renewed.contains(v))).or_insert(renewed);
+    }
+    let mut changed = false;
+    for (spec, one) in entries.iter().zip(prepared) {
+        let mut wanted = one.places.renewed.clone();
+        wanted.retain(|v, _| least[&one.function].contains(v));
+        if wanted.len() < one.places.renewed.len() {
+            let function = &module.functions[one.function];
+            let site = ((target, options.sharing), &wanted);
+            one.places = Places::new(function, spec, &one.symbols, &one.ahead, &one.units, site);
+            changed = true;
+        }
+    }
+    changed
+}
+
+impl Prepared {
+    fn new(module: &Module, target: &Target, spec: &EntrySpec, options: &PlanOptions) -> Result<Prepared> {
+        let found = module.functions.iter().enumerate().find(|(_, f)| *f.name == *spec.function);
+        let (number, function) = found.ok_or_else(|| {
+            input("plan.function", format!("the module has no function '{}'", spec.function))
+        })?;
+        let symbols = narrowed(&module.symbols, &spec.sizes)?;
         let ahead = known_before_runs(function);
-        let drafted: Draft = draft(self, index, spec, &symbols, &ahead)?;
+        let units = units(&function.graph, &ahead)?;
+        let wanted = caches::renewals(function, spec);
+        let places =
+            Places::new(function, spec, &symbols, &ahead, &units, ((target, options.sharing), &wanted));
+        Ok(Prepared { function: number, symbols, ahead, units, places })
+    }
+}
+
+impl Shared<'_> {
+    fn entry(&mut self, spec: &EntrySpec, prepared: Prepared) -> Result<Entry> {
+        let function = &self.module.functions[prepared.function];
+        let symbols = prepared.symbols.clone();
+        let drafted: Draft = draft(self, spec, prepared)?;
         let order = memory::assign(self, &drafted)?;
         let commands = events::with_events(&drafted.commands, &order);
         let mut entry = drafted.entry;
         entry.events = order.events;
         entry.commands = commands;
         entry.symbols = occurring(function, &symbols);
+        engines::fill(self.module, &function.graph, &self.plan, &mut entry);
         Ok(entry)
     }
 
@@ -147,8 +240,10 @@ impl Shared<'_> {
             return Err(input("plan.device", format!("the target has no device '{name}'"))
                 .help(format!("its devices are {}", names.join(", "))));
         };
-        let (name, profile) = (name.to_owned(), "host".to_owned());
-        self.plan.devices.push(Device { name, profile, memory_bytes: node.host_memory_bytes, host: true });
+        let (name, memory_bytes) = (name.to_owned(), node.host_memory_bytes);
+        let sync_seconds = Profile::builtin("host").map_or(0.0, Profile::sync_seconds);
+        let profile = "host".to_owned();
+        self.plan.devices.push(Device { name, profile, memory_bytes, host: true, sync_seconds });
         Ok(DeviceId(self.plan.devices.len() as u32 - 1))
     }
 
@@ -211,30 +306,24 @@ impl Shared<'_> {
         Ok(View { buffer, offset: 0, bytes: self.plan.buffers[buffer.index()].bytes })
     }
 
-    /// The buffer of an input or output that stays on its device. Entries of one function share it if its size is the
-    /// same in both.
-    pub(crate) fn resident(
-        &mut self,
-        function: &str,
-        name: &str,
-        bytes: u64,
-        device: DeviceId,
-        entry: u32,
-    ) -> BufferId {
-        let mut key = format!("{function}.{name}");
-        if let Some(buffer) = self.states.get(&key).copied() {
-            let (b, own) = (&self.plan.buffers[buffer.index()], !self.held.contains(&buffer));
-            if own && b.bytes == bytes && self.plan.arenas[b.arena.index()].device == device {
-                self.held.insert(buffer);
-                return buffer;
-            }
-            key = format!("{key} of entry {entry}");
+    /// The buffer of an input or output that stays on its device, if it does.
+    pub(crate) fn kept(&mut self, f: usize, v: ValueId, device: DeviceId) -> Option<BufferId> {
+        let (number, name, bytes) = self.caches.of(f, v)?;
+        if let Some(buffer) = self.kept.get(&(number, device)) {
+            return Some(*buffer);
         }
+        let elsewhere = self.kept.keys().any(|(n, _)| *n == number);
+        let name = if elsewhere { format!("{name} on device {}", device.0) } else { name.to_owned() };
         let arena = self.arena(device, ArenaKind::State);
-        let buffer = self.appended(key.clone(), arena, bytes, Content::State { name: key.clone() });
-        self.states.insert(key, buffer);
-        self.held.insert(buffer);
-        buffer
+        let buffer = self.appended(name.clone(), arena, bytes, Content::State { name });
+        self.kept.insert((number, device), buffer);
+        Some(buffer)
+    }
+
+    /// Does a buffer hold what stays on its device from run to run, other than a state?
+    pub(crate) fn is_kept(&self, buffer: BufferId) -> bool {
+        let held = &self.plan.buffers[buffer.index()].content;
+        matches!(held, Content::State { name } if self.states.get(name) != Some(&buffer))
     }
 
     /// Where a state is: on the device that asks first.

@@ -12,13 +12,16 @@
 
 mod aliases;
 mod budget;
+mod caches;
 mod choice;
 mod commands;
 mod conform;
 mod constants;
 mod cost;
+mod engines;
 mod entry;
 mod events;
+mod handover;
 mod interface;
 mod memory;
 mod names;
@@ -28,7 +31,8 @@ mod sizes;
 mod units;
 
 pub use budget::{capacities, overflow};
+pub use caches::{OWN_SOURCES, SOURCES};
 pub use conform::conforms;
-pub use entry::{EntrySpec, PlanOptions, SizeRange, plan};
+pub use entry::{EntrySpec, PlanOptions, SizeRange, plan, plan_with};
 pub use memory::packing;
 pub use units::{Unit, UnitKind, units};

@@ -9,7 +9,7 @@ use crate::entry::Shared;
 use crate::events::{Order, in_arena, in_buffer, synchronise};
 use djinn_device::Objective;
 use djinn_diag::{Result, internal};
-use djinn_pack::{Conflicts, Outcome, Problem, ProblemError, pack};
+use djinn_pack::{Conflicts, Fit, Limits, Outcome, Problem, ProblemError, fit, pack};
 use djinn_plan::{ALIGNMENT, Action, ArenaId, BufferId, Command, Content, Entry, Place, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,19 +21,30 @@ struct Accesses {
     last: Vec<u32>,
 }
 
+/// Buffers that are packed with every pair compared, at most; more of them get the lifetimes of a single stream.
+const MAX_UNORDERED: usize = 4096;
+
 /// Packs every arena that the draft uses, lets it grow to what this entry needs, and gives what orders the commands.
 ///
 /// Where several streams would need more than a device has, buffers get the lifetimes of a single stream, and events
 /// keep those that share bytes in the order of the draft.
 pub(crate) fn assign(shared: &mut Shared<'_>, draft: &Draft) -> Result<Order> {
     let order = synchronise(&draft.commands, &in_buffer);
-    let packed = packings(shared, draft, &order)?;
-    let wasteful = order.streams > 1 && shared.target.objective == Objective::Memory;
-    if !wasteful && (order.streams == 1 || fits(shared, &packed)) {
-        settle(shared, packed);
-        return Ok(order);
+    let wasteful = shared.target.objective == Objective::Memory || draft.packed.len() > MAX_UNORDERED;
+    let concurrent = order.streams > 1 && !wasteful;
+    let posed = match order.streams == 1 || concurrent {
+        true => problems(&shared.plan, &draft.packed, &draft.commands, &order)?,
+        false => Vec::new(),
+    };
+    if order.streams == 1 || (concurrent && !posed.iter().any(|p| cannot_fit(shared, p))) {
+        let packed: Vec<Packed> = posed.into_iter().map(|p| packing_of(p, &shared.options.packing)).collect();
+        if order.streams == 1 || fits(shared, &packed) {
+            settle(shared, packed);
+            return Ok(order);
+        }
     }
-    let packed = packings(shared, draft, &Order::listed())?;
+    let posed = problems(&shared.plan, &draft.packed, &draft.commands, &Order::listed())?;
+    let packed = posed.into_iter().map(|p| first_fit(shared, p)).collect();
     settle(shared, packed);
     Ok(synchronise(&draft.commands, &in_arena(&shared.plan)))
 }
@@ -41,13 +52,34 @@ pub(crate) fn assign(shared: &mut Shared<'_>, draft: &Draft) -> Result<Order> {
 /// An arena, its buffers, and where they go.
 type Packed = (ArenaId, Vec<BufferId>, Outcome);
 
-fn packings(shared: &Shared<'_>, draft: &Draft, order: &Order) -> Result<Vec<Packed>> {
-    let problems = problems(&shared.plan, &draft.packed, &draft.commands, order)?;
-    let packed = problems.into_iter().map(|(arena, buffers, problem)| {
-        let outcome = pack(&problem, &shared.options.packing);
-        (arena, buffers, outcome)
-    });
-    Ok(packed.collect())
+fn packing_of((arena, buffers, problem): Posed, limits: &Limits) -> Packed {
+    let outcome = pack(&problem, limits);
+    (arena, buffers, outcome)
+}
+
+/// Bytes that the device of an arena has for it beside the others.
+fn room(shared: &Shared<'_>, arena: ArenaId) -> u64 {
+    let arenas = &shared.plan.arenas;
+    let device = arenas[arena.index()].device;
+    let others = arenas.iter().enumerate().filter(|(i, a)| *i != arena.index() && a.device == device);
+    let taken = others.fold(0u64, |sum, (_, a)| sum.saturating_add(a.bytes));
+    shared.plan.devices[device.index()].memory_bytes.saturating_sub(taken)
+}
+
+/// Is there no need to look for a packing that fits?
+fn cannot_fit(shared: &Shared<'_>, (arena, _, problem): &Posed) -> bool {
+    let no_search = Limits { climb_steps: 0, search_steps: 0 };
+    matches!(fit(problem, room(shared, *arena), &no_search), Fit::Impossible { .. })
+}
+
+/// A packing where memory is short: a quick one if it fits.
+fn first_fit(shared: &Shared<'_>, posed: Posed) -> Packed {
+    let room = room(shared, posed.0);
+    let outcome = pack(&posed.2, &Limits::quick());
+    if outcome.height <= room {
+        return (posed.0, posed.1, outcome);
+    }
+    packing_of(posed, &shared.options.packing)
 }
 
 /// Do the devices hold these arenas beside the others?

@@ -29,7 +29,14 @@ pub(crate) struct Places {
     views: Vec<OpId>,
     /// Buffers that several devices touch.
     shared: BTreeSet<StorageId>,
+    /// Outputs that are written over the input that they are the new content of.
+    pub(crate) renewed: BTreeMap<ValueId, ValueId>,
+    /// Outputs that were to be, and why they are not.
+    pub(crate) not_renewed: BTreeMap<ValueId, String>,
 }
+
+/// The devices; whether values may share bytes; outputs that are to be written over an input.
+pub(crate) type Site<'a> = ((&'a Target, bool), &'a BTreeMap<ValueId, ValueId>);
 
 impl Places {
     /// Storage of a function, none of it in the plan yet.
@@ -39,19 +46,53 @@ impl Places {
         symbols: &SymbolTable,
         ahead: &[bool],
         units: &[Unit],
-        (target, sharing): (&Target, bool),
+        ((target, sharing), wanted): Site<'_>,
     ) -> Self {
         let graph = &function.graph;
         let ops: Vec<Vec<OpId>> = units.iter().map(|u| u.ops.clone()).collect();
         let kept = |name: &str| spec.resident.contains(name);
         let results = graph.results.iter().zip(&function.results);
         let apart: BTreeSet<ValueId> = results.filter(|(_, (name, _))| kept(name)).map(|(v, _)| *v).collect();
-        let options = StorageOptions { symbols: Some(symbols), apart: &apart, ..StorageOptions::default() };
-        let storage = match sharing {
-            true => choice::assign(function, &ops, ahead, &options),
-            false => djinn_lifetime::assign(function, &ops, ahead, &choice::nothing(&options)),
+        let mut renewals = wanted.clone();
+        let mut not_renewed = BTreeMap::new();
+        let (storage, shared) = loop {
+            let options = StorageOptions {
+                symbols: Some(symbols),
+                apart: &apart,
+                renewals: &renewals,
+                ..StorageOptions::default()
+            };
+            let storage = match sharing {
+                true => choice::assign(function, &ops, ahead, &options),
+                false => djinn_lifetime::assign(function, &ops, ahead, &choice::nothing(&options)),
+            };
+            let shared = several_devices(&function.graph, &storage, units, &target.topology);
+            // What several devices touch does not stay on one of them, and then neither part of the pair does.
+            let elsewhere =
+                |v: &ValueId| storage.root[v.0 as usize].is_some_and(|root| shared.contains(&root));
+            let before = renewals.len();
+            renewals.retain(|new, old| {
+                let stays = !elsewhere(new) && !elsewhere(old);
+                if !stays {
+                    not_renewed.insert(*new, "several devices read it".to_owned());
+                }
+                stays
+            });
+            if renewals.len() == before {
+                break (storage, shared);
+            }
         };
-        let shared = several_devices(&function.graph, &storage, units, &target.topology);
+        for (v, why) in &storage.not_renewed {
+            not_renewed.insert(*v, (*why).to_owned());
+            renewals.remove(v);
+        }
+        renewals.retain(|new, old| {
+            let same = storage.root[new.0 as usize] == storage.root[old.0 as usize];
+            if !same {
+                not_renewed.insert(*new, "nothing shares bytes in this plan".to_owned());
+            }
+            same
+        });
         let homes = djinn_lifetime::homes(function, &ops);
         Places {
             homes: homes.into_iter().map(|h| h.map(str::to_owned)).collect(),
@@ -59,6 +100,8 @@ impl Places {
             constants: vec![Vec::new(); graph.value_capacity()],
             views: Vec::new(),
             shared,
+            renewed: renewals,
+            not_renewed,
             storage,
         }
     }
@@ -201,7 +244,8 @@ impl Drafter<'_, '_> {
         let info = &self.places.storage.buffers[root.index()];
         let offset = &self.places.storage.offset[v.0 as usize];
         let whole = self.shared.plan.buffers[buffer.index()].bytes;
-        if offset.is(0) && self.is_whole(v, &info.bytes) {
+        // What stays is as large as it becomes in any entry.
+        if offset.is(0) && self.is_whole(v, &info.bytes) && !self.shared.is_kept(buffer) {
             return Ok(View { buffer, offset: 0, bytes: whole });
         }
         let offset = max_size(offset, self.symbols)?;
@@ -272,8 +316,7 @@ impl Drafter<'_, '_> {
             return Err(self.elsewhere(v, device));
         }
         let buffer = if resident {
-            let name = self.entry.inputs[port].name.clone();
-            self.shared.resident(&self.function.name, &name, bytes, device, self.number)
+            self.shared.kept(self.f, v, device).ok_or_else(|| missing(v))?
         } else {
             self.new_buffer(v, bytes, device)
         };
@@ -306,13 +349,11 @@ impl Drafter<'_, '_> {
             Some(v) => self.bytes(v)?,
             None => max_size(&info.bytes, self.symbols)?,
         };
-        let outputs = info.values.iter().filter_map(|v| self.outputs_of.get(v)).flatten();
-        let kept = outputs.copied().find(|n| self.entry.outputs[*n].resident);
+        let outputs = info.values.iter().filter_map(|v| Some((*v, self.outputs_of.get(v)?)));
+        let kept = outputs.flat_map(|(v, all)| all.iter().map(move |n| (v, *n)));
+        let kept = kept.into_iter().find(|(_, n)| self.entry.outputs[*n].resident);
         Ok(match kept {
-            Some(n) => {
-                let name = self.entry.outputs[n].name.clone();
-                self.shared.resident(&self.function.name, &name, bytes, device, self.number)
-            }
+            Some((v, _)) => self.shared.kept(self.f, v, device).ok_or_else(|| missing(v))?,
             None => self.new_buffer(fills.unwrap_or(first), bytes, device),
         })
     }

@@ -34,6 +34,8 @@ pub(crate) struct Input {
     pub(crate) value: ValueId,
     /// Where a resident input is put before the run.
     pub(crate) resident: Option<Slot>,
+    /// Name of the output that is its new value, if that stays elsewhere: what a run leaves here is out of date.
+    pub(crate) renewed_elsewhere: Option<String>,
 }
 
 /// A value that the caller gets.

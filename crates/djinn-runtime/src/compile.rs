@@ -8,7 +8,7 @@ use crate::lifetimes::Lifetimes;
 use crate::resolve::{FunctionTable, MAX_STREAMS, Slot, name, slot, wrong};
 use crate::symbols::{symbols_needed, symbols_of};
 use djinn_diag::{Context, Result};
-use djinn_ir::{ArgumentKind, Graph, Module, Symbol, ValueId, ops::traits};
+use djinn_ir::{ArgumentKind, Graph, Module, OpKind, Symbol, ValueId, ops::traits};
 use djinn_plan::{Action, Content, Entry, Kernel, Operand, Place, Plan, Port, ValueRef, View};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -258,7 +258,24 @@ impl Compiler<'_> {
         let name = port.name.clone();
         let view = port.view.filter(|_| port.resident);
         let resident = view.map(|view| self.slot(view, true)).transpose()?;
-        Ok(Input { name, value: self.value(port.value)?, resident })
+        let value = self.value(port.value)?;
+        let elsewhere = |o: &&Port| o.resident && o.view.map(|v| v.buffer) != view.map(|v| v.buffer);
+        let mut renewed = self.entry.outputs.iter().filter(elsewhere).filter(|o| self.renews(o, value));
+        let renewed_elsewhere = renewed.next().filter(|_| view.is_some()).map(|o| o.name.clone());
+        Ok(Input { name, value, resident, renewed_elsewhere })
+    }
+
+    /// Is an output an input with something appended, or with some elements changed?
+    fn renews(&self, output: &Port, value: ValueId) -> bool {
+        let graph = &self.table.function(self.program).graph;
+        let maker = self.value(output.value).ok().and_then(|v| graph.definition(v));
+        maker.map(|(id, _)| graph.op(id)).is_some_and(|op| {
+            let kind = matches!(
+                op.kind,
+                OpKind::Concat | OpKind::IndexCopy | OpKind::ScatterNd | OpKind::ScatterElements
+            );
+            kind && op.operands.first() == Some(&value)
+        })
     }
 
     /// Every argument that the caller gives is an input once. Gives the inputs by argument.

@@ -23,16 +23,7 @@ const STACK_BYTES: usize = 16 << 20;
 
 /// What the streams of a run share.
 pub(crate) struct Run<'a> {
-    pub(crate) program: &'a Module,
-    pub(crate) code: &'a EntryCode,
-    pub(crate) ranges: &'a [SymbolRange],
-    pub(crate) memory: &'a Memory,
-    pub(crate) links: &'a Links,
-    /// By input.
-    pub(crate) inputs: &'a [TensorData],
-    pub(crate) poison: bool,
-    /// Are accesses noted?
-    pub(crate) record: bool,
+    pub(crate) setting: Setting<'a>,
     pub(crate) env: Mutex<Env>,
     /// By output: what commands have copied to the caller.
     pub(crate) outputs: Vec<Mutex<Option<TensorData>>>,
@@ -66,24 +57,19 @@ pub(crate) struct Setting<'a> {
     pub(crate) ranges: &'a [SymbolRange],
     pub(crate) memory: &'a Memory,
     pub(crate) links: &'a Links,
-    pub(crate) inputs: &'a [TensorData],
+    /// By input; `None` for one that the run before has left in its place.
+    pub(crate) inputs: &'a [Option<TensorData>],
     pub(crate) poison: bool,
+    /// Are accesses noted?
     pub(crate) record: bool,
 }
 
 impl<'a> Run<'a> {
     /// A run that has not begun.
     pub(crate) fn new(setting: Setting<'a>, env: Env) -> Run<'a> {
-        let Setting { program, code, ranges, memory, links, inputs, poison, record } = setting;
+        let code = setting.code;
         Run {
-            program,
-            code,
-            ranges,
-            memory,
-            links,
-            inputs,
-            poison,
-            record,
+            setting,
             env: Mutex::new(env),
             outputs: code.outputs.iter().map(|_| Mutex::new(None)).collect(),
             left: code.pieces.iter().map(|p| AtomicU32::new(p.uses)).collect(),
@@ -98,8 +84,8 @@ impl<'a> Run<'a> {
         let logs = self.run_streams();
         let elapsed_ns = self.now();
         let board = std::mem::replace(&mut self.board, Board::new(0));
-        let mut trace = Vec::with_capacity(self.code.commands);
-        let mut accesses = vec![None; self.code.commands];
+        let mut trace = Vec::with_capacity(self.setting.code.commands);
+        let mut accesses = vec![None; self.setting.code.commands];
         for mut log in logs {
             trace.append(&mut log.trace);
             for (command, list) in log.accesses {
@@ -113,7 +99,7 @@ impl<'a> Run<'a> {
     fn run_streams(&self) -> Vec<Log> {
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
-            for (number, steps) in self.code.streams.iter().enumerate() {
+            for (number, steps) in self.setting.code.streams.iter().enumerate() {
                 let Some(first) = steps.first() else { continue };
                 let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
                 match builder.spawn_scoped(scope, move || self.run_stream(number, steps)) {
@@ -145,7 +131,7 @@ impl<'a> Run<'a> {
             let done =
                 catch_unwind(AssertUnwindSafe(|| self.step(step, &mut accesses))).unwrap_or_else(panicked);
             let end_ns = self.now();
-            if self.record {
+            if self.setting.record {
                 log.accesses.push((step.command, accesses));
             }
             match done {
@@ -169,12 +155,12 @@ impl<'a> Run<'a> {
             Work::Wait(event) => return Ok(self.board.wait(*event, step.command)),
             Work::Copy(copy) => {
                 let may_run = || self.board.may_run(step.command);
-                self.links.copy(copy.from.device(), copy.to.device(), &may_run, || {
+                self.setting.links.copy(copy.from.device(), copy.to.device(), &may_run, || {
                     self.copy(step, copy, accesses)
                 })?;
             }
             Work::Launch(kernel) => {
-                let kernel = self.code.kernels.get(*kernel);
+                let kernel = self.setting.code.kernels.get(*kernel);
                 let kernel = kernel.ok_or_else(|| wrong("there is no such kernel"))?;
                 self.launch(step, kernel, accesses).at(|| format!("kernel '{}'", kernel.name))?;
             }
@@ -183,7 +169,7 @@ impl<'a> Run<'a> {
     }
 
     fn graph(&self) -> &'a Graph {
-        &self.code.table.function(self.program).graph
+        &self.setting.code.table.function(self.setting.program).graph
     }
 
     fn known(&self) -> Env {
@@ -192,16 +178,16 @@ impl<'a> Run<'a> {
 
     /// Notes an access for the race detector.
     fn note(&self, accesses: &mut Vec<Access>, access: Access) {
-        if self.record {
+        if self.setting.record {
             accesses.push(access);
         }
     }
 
     fn load(&self, placed: &Placed, env: &Env, accesses: &mut Vec<Access>) -> Result<TensorData> {
         let ty = type_of(self.graph(), placed.value)?;
-        let value = self.memory.load(&placed.slot, ty, env.shape(ty)?)?;
+        let value = self.setting.memory.load(&placed.slot, ty, env.shape(ty)?)?;
         // Nothing writes constants during a run.
-        if !self.memory.is_constant(&placed.slot) {
+        if !self.setting.memory.is_constant(&placed.slot) {
             self.note(accesses, Access::read(&placed.slot, value.bytes().len() as u64, placed.value));
         }
         Ok(value)
@@ -209,22 +195,22 @@ impl<'a> Run<'a> {
 
     fn store(&self, placed: &Placed, value: &TensorData, accesses: &mut Vec<Access>) -> Result<()> {
         self.note(accesses, Access::write(&placed.slot, value.bytes().len() as u64, Some(placed.value)));
-        self.memory.store(&placed.slot, value.bytes())
+        self.setting.memory.store(&placed.slot, value.bytes())
     }
 
     /// Counts an access of these pieces of buffers; poisons those that no later command accesses. Other buffers that
     /// take over their bytes write them only later.
     fn release(&self, pieces: &[usize]) {
         for number in pieces {
-            if self.left[*number].fetch_sub(1, AcqRel) == 1 && self.poison {
-                self.memory.fill(&self.code.pieces[*number].slot, POISON);
+            if self.left[*number].fetch_sub(1, AcqRel) == 1 && self.setting.poison {
+                self.setting.memory.fill(&self.setting.code.pieces[*number].slot, POISON);
             }
         }
     }
 
     fn scribble(&self, workspace: Option<&Slot>) {
-        if let Some(slot) = workspace.filter(|_| self.poison) {
-            self.memory.fill(slot, POISON);
+        if let Some(slot) = workspace.filter(|_| self.setting.poison) {
+            self.setting.memory.fill(slot, POISON);
         }
     }
 
@@ -241,7 +227,7 @@ impl<'a> Run<'a> {
         let results = self.evaluate(kernel, &reads, &mut env)?;
         drop(reads);
         if env.iter().count() > symbols {
-            symbols::merge(&mut lock(&self.env), &env, self.ranges)?;
+            symbols::merge(&mut lock(&self.env), &env, self.setting.ranges)?;
         }
         // What is written may stand where something was read for the last time.
         self.release(&step.read);
@@ -291,7 +277,8 @@ impl<'a> Run<'a> {
             operands
                 .push(value.cloned().ok_or_else(|| internal("runtime.operand", "an operand is missing"))?);
         }
-        let weights = |name: &str| self.program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
+        let weights =
+            |name: &str| self.setting.program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
         eval_op(op.kind, &op.attrs, &operands, &op.regions, env, &weights)
             .and_then(|made| check_results(graph, op, &made, env).map(|()| made))
             .at(|| op_place(code.position, op))
@@ -303,7 +290,7 @@ impl<'a> Run<'a> {
         let value = match copy.from {
             End::Slot(slot, _) => self.load(&Placed { value: copy.value, slot }, &env, accesses)?,
             End::Input(i) => {
-                let input = self.inputs.get(i).cloned();
+                let input = self.setting.inputs.get(i).cloned().flatten();
                 input.ok_or_else(|| wrong(format!("there is no input {i}")))?
             }
             End::Output(_) => return Err(wrong("an output is no source of a copy")),
@@ -333,7 +320,8 @@ impl<'a> Run<'a> {
     }
 
     fn hand_out(&self, output: usize, value: &TensorData, env: &Env) -> Result<()> {
-        let (Some(code), Some(place)) = (self.code.outputs.get(output), self.outputs.get(output)) else {
+        let (Some(code), Some(place)) = (self.setting.code.outputs.get(output), self.outputs.get(output))
+        else {
             return Err(wrong(format!("there is no output {output}")));
         };
         let ty = type_of(self.graph(), code.value)?;

@@ -11,6 +11,9 @@
 //! Invariant: a plan that the runtime accepts runs to its end or to a diagnostic. Waits look back in the order of the
 //! commands only (checked beforehand), so that no run can deadlock.
 //!
+//! Inputs that stay on their device (caches) are given once: a run that is not given one takes what the run before left in
+//! its place, be it of the same entry, of another range of sizes or of another function.
+//!
 //! Invariant: neither results nor errors of a correctly ordered plan depend on the timing of threads.
 
 mod arena;
@@ -20,6 +23,7 @@ mod constants;
 mod events;
 mod execute;
 mod hazard;
+mod kept;
 mod lifetimes;
 mod links;
 mod memory;

@@ -6,6 +6,7 @@ use crate::constants::compute;
 use crate::events::lock;
 use crate::execute::{Finished, Run, Setting};
 use crate::hazard::{Access, Record, find};
+use crate::kept::KeptValues;
 use crate::links::Links;
 use crate::memory::{Memory, POISON};
 use crate::options::RunOptions;
@@ -31,6 +32,7 @@ pub struct HostRuntime {
     /// By entry: sizes that depend on weights only.
     sizes: Vec<Env>,
     states: States,
+    kept: KeptValues,
 }
 
 impl HostRuntime {
@@ -51,7 +53,8 @@ impl HostRuntime {
         states.reset(&program, &memory)?;
         let links = Links::new(&plan, options.links);
         let sizes = entries.iter().map(|_| Env::new()).collect();
-        let mut runtime = HostRuntime { plan, program, options, memory, links, entries, sizes, states };
+        let kept = KeptValues::default();
+        let mut runtime = HostRuntime { plan, program, options, memory, links, entries, sizes, states, kept };
         runtime.load_constants()?;
         Ok(runtime)
     }
@@ -95,6 +98,28 @@ impl HostRuntime {
         self.states.reset(&self.program, &self.memory)
     }
 
+    /// The value that stands where an input of a function stays between runs: what [`HostRuntime::run`] takes if it is not
+    /// given. None if nothing stands there, or the input does not stay.
+    ///
+    /// # Errors
+    /// `runtime.plan` for a plan that does not hold together.
+    pub fn kept(&self, function: &str, input: &str) -> Result<Option<TensorData>> {
+        let entries = self.plan.entries.iter().zip(&self.entries).filter(|(e, _)| e.function == function);
+        for input in entries.flat_map(|(_, code)| &code.inputs).filter(|i| i.name == input) {
+            if let Some(slot) = &input.resident
+                && let Some(value) = self.kept.load(slot, &self.memory)?
+            {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Forgets what runs have left where inputs stay: the next run must be given them again.
+    pub fn forget_kept(&mut self) {
+        self.kept.clear();
+    }
+
     /// A command of an entry for messages, such as `command 3 (launch 'matmul')`.
     pub fn label(&self, entry: usize, command: usize) -> String {
         label(&self.plan, entry, command)
@@ -102,10 +127,13 @@ impl HostRuntime {
 
     /// Runs the first entry of a function whose ranges hold the sizes of the inputs. States may be given like inputs.
     ///
+    /// An input that stays on its device may be left out: then it is what the run before left in its place, with the sizes
+    /// that it has by now; unless its new value stays elsewhere. If it is given, it takes that place.
+    ///
     /// # Errors
     /// `runtime.input` for missing, unknown or ill-typed inputs; `runtime.sizes` if no entry holds their sizes; those of
     /// [`djinn_interp::eval_op`] with the command, kernel and operation as place. After an error during the run the states
-    /// that it updates have no value.
+    /// that it updates have no value, and neither has what stays in the places of its outputs.
     pub fn run(&mut self, function: &str, inputs: &BTreeMap<String, TensorData>) -> Result<RunOutput> {
         let given = self.take_states(function, inputs)?;
         let (number, env) = self.choose(function, &given)?;
@@ -210,16 +238,18 @@ impl HostRuntime {
         let mut shapes = Vec::with_capacity(code.inputs.len() + code.states.len());
         for argument in &code.inputs {
             let name = &argument.name;
-            let value = inputs
-                .get(name)
-                .ok_or_else(|| input("runtime.input", format!("input '{name}' is missing")))?;
+            let kept = || {
+                let slot = argument.resident.as_ref().filter(|_| argument.renewed_elsewhere.is_none())?;
+                self.kept.at(slot).map(|k| (k.dtype, k.shape.clone()))
+            };
+            let given = inputs.get(name).map(|value| (value.dtype(), value.shape().to_vec()));
+            let (dtype, shape) = given.or_else(kept).ok_or_else(|| missing(argument))?;
             let ty = type_of(graph, argument.value)?;
-            if ty.dtype != value.dtype() {
-                let message =
-                    format!("element type of input '{name}' is {}, not {}", value.dtype(), ty.dtype);
+            if ty.dtype != dtype {
+                let message = format!("element type of input '{name}' is {dtype}, not {}", ty.dtype);
                 return Err(input("runtime.input", message));
             }
-            shapes.push(Shaped { what: format!("input '{name}'"), ty, shape: value.shape().to_vec() });
+            shapes.push(Shaped { what: format!("input '{name}'"), ty, shape });
         }
         for state in &code.states {
             let (ty, shape) = (type_of(graph, state.value)?, self.states.shape(&state.name)?);
@@ -238,9 +268,13 @@ impl HostRuntime {
         env: Env,
     ) -> Result<RunOutput> {
         let code = &self.entries[number];
-        let inputs: Vec<TensorData> =
-            code.inputs.iter().filter_map(|i| inputs.get(&i.name).cloned()).collect();
+        let inputs = self.inputs(code, inputs)?;
         let (before, old_states) = self.prepare(code, &inputs, &env)?;
+        let given = code.inputs.iter().zip(&inputs).filter_map(|(i, v)| Some((i, i.resident?, v.as_ref()?)));
+        for (port, slot, value) in given {
+            let ty = type_of(&code.table.function(&self.program).graph, port.value)?;
+            self.kept.set(&slot, ty, value.shape().to_vec())?;
+        }
         let setting = Setting {
             program: &self.program,
             code,
@@ -259,9 +293,18 @@ impl HostRuntime {
             None => self.collect(code, &run, &env, &old_states),
         };
         drop(run);
+        let left = code.outputs.iter().filter_map(|o| match o.source {
+            Source::Resident(slot) => Some((o.value, slot)),
+            _ => None,
+        });
+        left.clone().for_each(|(_, slot)| self.kept.forget(&slot));
         let collected = collected.inspect_err(|_| {
             code.updates.iter().for_each(|update| self.states.set_shape(&update.name, None));
         })?;
+        for (v, slot) in left {
+            let ty = type_of(&code.table.function(&self.program).graph, v)?;
+            self.kept.set(&slot, ty, env.shape(ty)?)?;
+        }
         let record = Record { before: &before, commands: &finished.accesses, after: &collected.after };
         let races = self.races(number, &record);
         for (name, shape) in collected.shapes {
@@ -272,12 +315,31 @@ impl HostRuntime {
         Ok(RunOutput { entry: number, outputs, updates, trace, races, elapsed_ns })
     }
 
+    /// The value of each input that is given, or that is handed out as it was.
+    fn inputs(
+        &self,
+        code: &EntryCode,
+        given: &BTreeMap<String, TensorData>,
+    ) -> Result<Vec<Option<TensorData>>> {
+        let mut inputs: Vec<Option<TensorData>> =
+            code.inputs.iter().map(|i| given.get(&i.name).cloned()).collect();
+        for output in &code.outputs {
+            if let Source::Input(n) = output.source
+                && let (Some(value @ None), Some(port)) = (inputs.get_mut(n), code.inputs.get(n))
+                && let Some(slot) = &port.resident
+            {
+                *value = self.kept.load(slot, &self.memory)?;
+            }
+        }
+        Ok(inputs)
+    }
+
     /// Poisons the buffers of a run and puts resident inputs into them. Gives the writes that this means, and the values of
     /// states that are handed out as they were.
     fn prepare(
         &self,
         code: &EntryCode,
-        inputs: &[TensorData],
+        inputs: &[Option<TensorData>],
         env: &Env,
     ) -> Result<(Vec<Access>, BTreeMap<usize, TensorData>)> {
         let graph = &code.table.function(&self.program).graph;
@@ -286,10 +348,13 @@ impl HostRuntime {
         }
         let mut before = Vec::new();
         for (port, value) in code.inputs.iter().zip(inputs) {
-            if let Some(slot) = &port.resident {
+            let Some(slot) = &port.resident else { continue };
+            let bytes = self.value_bytes(code, port.value, slot, env);
+            let bytes = bytes.at(|| format!("input '{}'", port.name))?;
+            if let Some(value) = value {
                 self.memory.store(slot, value.bytes()).at(|| format!("input '{}'", port.name))?;
-                before.push(Access::write(slot, value.bytes().len() as u64, Some(port.value)));
             }
+            before.push(Access::write(slot, bytes, Some(port.value)));
         }
         for state in &code.states {
             let bytes = self.value_bytes(code, state.value, &state.slot, env)?;
@@ -332,7 +397,7 @@ impl HostRuntime {
                     all.after.push(Access::read(slot, value.bytes().len() as u64, output.value));
                     Some(value)
                 }
-                Source::Input(n) => run.inputs.get(*n).cloned(),
+                Source::Input(n) => run.setting.inputs.get(*n).cloned().flatten(),
                 Source::State(_) => old_states.get(&i).cloned(),
                 Source::Constant(value) => value.clone(),
             };
@@ -370,6 +435,21 @@ impl HostRuntime {
             Some(race) => failure.help(format!("the plan may be wrong: {race}")),
             None => failure,
         }
+    }
+}
+
+/// An input that is neither given nor there.
+fn missing(argument: &crate::code::Input) -> Box<Diagnostic> {
+    let missing = input("runtime.input", format!("input '{}' is missing", argument.name));
+    if let Some(output) = &argument.renewed_elsewhere {
+        return missing
+            .help(format!("its new value, '{output}', stays in another place: give it what that was"));
+    }
+    match argument.resident {
+        Some(_) => missing.help(
+            "it stays on its device, but no run has left a value there, or the last one failed: give it, or run what makes it",
+        ),
+        None => missing,
     }
 }
 

@@ -263,6 +263,37 @@ fn data_dependent_sizes_and_regions_run() {
     }
 }
 
+/// An input that stays on its device is given once, and then again only to change it; what it was counts for the sizes.
+#[test]
+fn an_input_that_stays_is_given_once() {
+    let mut g = Graph::new();
+    let (a, b) = (g.add_argument(ty(&["n"])), g.add_argument(ty(&["n"])));
+    let sum = op(&mut g, K::Add, &[a, b], Attrs::new());
+    g.results = vec![sum];
+    let arguments = ["a", "b"].map(|n| (n, ArgumentKind::Input));
+    let m = module(function(g, &arguments, &[("sum", ResultKind::Output)]));
+    let p = plan(&m, &Wish { resident: true, ranges: vec![("n", 1, 4)], ..Wish::default() });
+    let mut runtime = runtime(&p, &m, RunOptions::checking());
+    let two = |x: f32, y: f32| f32s(&[2], &[x, y]);
+    let error = runtime.run("main", &inputs(&[("a", two(1.0, 2.0))])).expect_err("b is nowhere");
+    assert!(error.to_string().contains("input 'b' is missing"), "{error}");
+    assert_eq!(runtime.kept("main", "a").expect("a plan"), None, "a refused run takes no input");
+    let both = inputs(&[("a", two(1.0, 2.0)), ("b", two(10.0, 20.0))]);
+    let sum = |out: djinn_runtime::RunOutput| {
+        assert_eq!(out.races, []);
+        out.outputs[0].1.clone()
+    };
+    assert_eq!(sum(runtime.run("main", &both).expect("runs")), two(11.0, 22.0));
+    assert_eq!(sum(runtime.run("main", &inputs(&[])).expect("both are there")), two(11.0, 22.0));
+    let other = inputs(&[("a", two(3.0, 4.0))]);
+    assert_eq!(sum(runtime.run("main", &other).expect("b is there")), two(13.0, 24.0));
+    let longer = inputs(&[("a", f32s(&[3], &[1.0; 3]))]);
+    runtime.run("main", &longer).expect_err("b has another size");
+    assert_eq!(runtime.kept("main", "a").expect("a plan"), Some(two(3.0, 4.0)));
+    runtime.forget_kept();
+    runtime.run("main", &inputs(&[])).expect_err("nothing is there");
+}
+
 /// The cache and the new row become one tensor by standing next to each other: no command makes the concatenation.
 #[test]
 fn a_concatenation_in_place_is_an_alias_of_its_parts() {

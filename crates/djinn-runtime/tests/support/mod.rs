@@ -114,6 +114,7 @@ fn empty_plan(devices: usize) -> Plan {
         profile: "host".to_owned(),
         memory_bytes: 1 << 30,
         host: true,
+        sync_seconds: 0.0,
     };
     let kinds = [ArenaKind::Weights, ArenaKind::State, ArenaKind::Activations];
     let arenas =
@@ -159,6 +160,7 @@ fn add_entry(plan: &mut Plan, program: &Module, name: &str, wish: &Wish) {
         streams,
         events: 0,
         kernels: Vec::new(),
+        engines: Vec::new(),
         aliases: Vec::new(),
         commands: Vec::new(),
         budgets: Vec::new(),

@@ -3,6 +3,7 @@
 use djinn_ir::Module;
 use djinn_plan::{ArenaKind, Plan, StreamKind};
 
+use crate::engines::{self, engines};
 use crate::facts::{DeviceFacts, EntryFacts, Facts, Group, KINDS, Reason, Task, figure};
 use crate::limit::Limit;
 use crate::names::{clean, shorten};
@@ -14,6 +15,10 @@ use crate::units::{bytes, count, flops, percent, seconds, things};
 const MAX_ENTRIES: usize = 16;
 /// Devices, links and scopes that are listed.
 const MAX_ROWS: usize = 32;
+/// Engines that are listed.
+const MAX_ENGINES: usize = 12;
+/// Engines of which is said what crosses their borders.
+const MAX_BORDERS: usize = 4;
 /// Kernels and copies in the list of the costliest.
 const COSTLIEST: usize = 10;
 
@@ -95,6 +100,20 @@ pub(crate) fn why_several(facts: &Facts<'_>) -> Option<String> {
         return None;
     }
     let (all_text, largest_text) = (bytes(all as f64), bytes(largest as f64));
+    if facts.entries.iter().any(|e| e.streamed(facts.plan).1 > 0) {
+        // With weights on hosts one device might do: nothing forces several.
+        return Some(match used.len() {
+            1 => {
+                format!(
+                    "One device of {largest_text} holds {all_text}; hosts hold the other weights, no other device is used."
+                )
+            }
+            n => {
+                let n = things(n, "device");
+                format!("{n} share the work and hold {all_text}; hosts hold the other weights.")
+            }
+        });
+    }
     Some(match used.len() {
         1 => format!("One device of {largest_text} holds all {all_text}; the others are left free."),
         n if all > largest => {
@@ -118,6 +137,9 @@ fn explain_entry(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
         text.push_str(&paragraph("It runs no kernel and copies nothing."));
     } else {
         text.push_str(&section("What runs where, and why", &placement(facts, entry)));
+        if !entry.entry.engines.is_empty() {
+            text.push_str(&section("Engines", &engine_table(facts, entry)));
+        }
         text.push_str(&section("What costs most", &costliest(facts, entry)));
         text.push_str(&section("What limits it", &limits(facts, entry)));
     }
@@ -131,7 +153,9 @@ fn explain_entry(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
 fn counts(entry: &EntryFacts<'_>) -> String {
     let e = entry.entry;
     let time = match &entry.timeline {
-        Ok(timeline) => format!("{} predicted for one run", seconds(figure(timeline.seconds))),
+        Ok(timeline) => {
+            format!("{} predicted for one run{}", seconds(figure(timeline.seconds)), rates(entry))
+        }
         Err(message) => format!("It cannot be simulated ({})", shorten(message, 200)),
     };
     let stated = figure(e.seconds);
@@ -152,6 +176,31 @@ fn counts(entry: &EntryFacts<'_>) -> String {
         things(entry.copies(), "copy"),
         things(e.events as usize, "event"),
     )
+}
+
+/// Runs per second, one after the other, and of a decoder the tokens that they give.
+fn rates(entry: &EntryFacts<'_>) -> String {
+    let each = entry.seconds();
+    if each <= 0.0 {
+        return String::new();
+    }
+    let tokens = match entry.batch() {
+        Some(batch) => {
+            format!(", {} tokens per second at batch {}", rate(batch as f64 / each), count(batch))
+        }
+        None => String::new(),
+    };
+    format!(" ({} runs per second{tokens})", rate(1.0 / each))
+}
+
+/// Three digits of a number, or more if it has more.
+fn rate(value: f64) -> String {
+    match value {
+        v if !v.is_finite() || v >= 1e15 => "?".into(),
+        v if v >= 99.95 => count(v.round() as u64),
+        v if v >= 9.995 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
 }
 
 /// Kernels and time per device, with what put them there.
@@ -184,6 +233,53 @@ fn placement(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
         text.push_str(&paragraph(&format!("{} runs {}.", facts.device(Some(row.device)), row.scopes)));
     }
     text + &links(facts, entry)
+}
+
+/// Engine regions and what crosses their borders.
+fn engine_table(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
+    let titles = ["engine", "<device", "kernels", "ops", "in", "out", "weights", "seconds", "work"];
+    let mut table = Table::new(&titles);
+    let all = engines(entry);
+    let size = |b: u64| if b == 0 { "–".to_owned() } else { bytes(b as f64) };
+    for engine in all.iter().take(MAX_ENGINES) {
+        let work = figure(engine.flops);
+        table.row(vec![
+            engine.number.to_string(),
+            engines::device(facts, engine).to_owned(),
+            count(engine.kernels.len() as u64),
+            count(engine.ops.len() as u64),
+            size(engine.bytes_in),
+            size(engine.bytes_out),
+            size(engine.weight_bytes),
+            seconds(figure(engine.seconds)),
+            if work > 0.0 { flops(work) } else { "–".into() },
+        ]);
+    }
+    let mut text = table.render() + &left_out(all.len(), MAX_ENGINES, "engine");
+    text.push_str(&paragraph(&engine_sentence(entry)));
+    for engine in all.iter().take(MAX_BORDERS) {
+        let (inputs, outputs) =
+            (engines::values(entry, &engine.inputs), engines::values(entry, &engine.outputs));
+        let ends = match engine.ends.is_empty() {
+            true => String::new(),
+            false => format!(" It ends here: {}.", engines::ends(engine)),
+        };
+        let number = engine.number;
+        text.push_str(&paragraph(&format!("Engine {number} takes {inputs} and gives {outputs}.{ends}")));
+    }
+    text
+}
+
+/// What an engine is, and what is in none.
+pub(crate) fn engine_sentence(entry: &EntryFacts<'_>) -> String {
+    let (outside, time) = engines::outside(entry);
+    let rest = match outside {
+        0 => "every kernel is in one".to_owned(),
+        n => format!("{} with {} of the time are in none", things(n, "kernel"), percent(time, entry.work())),
+    };
+    format!(
+        "An engine holds what TensorRT may run as one; in and out are the values that cross its border; {rest}."
+    )
 }
 
 /// What a device runs of an entry.
@@ -307,8 +403,10 @@ fn limits(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
 
 /// What limits an entry: critical path, bounds, busiest device and link, waiting.
 pub(crate) fn limit_sentences(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> Vec<String> {
+    let mut out: Vec<String> = streaming_sentence(facts, entry).into_iter().collect();
     let Ok(timeline) = &entry.timeline else {
-        return vec!["Without a simulation there is no critical path.".into()];
+        out.push("Without a simulation there is no critical path.".into());
+        return out;
     };
     let total = entry.seconds();
     let on_path = || entry.path.iter().filter_map(|t| entry.tasks.get(*t));
@@ -316,13 +414,19 @@ pub(crate) fn limit_sentences(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> Vec<
     let kernels: Vec<&Task> = on_path().filter(|t| t.route.is_none()).collect();
     let copies: Vec<&Task> = on_path().filter(|t| t.route.is_some()).collect();
     let sum = |tasks: &[&Task]| tasks.iter().map(|t| span(t)).sum::<f64>();
-    let mut out = vec![format!(
-        "The critical path has {} ({}) and {} ({}).",
+    let waiting = total - sum(&kernels) - sum(&copies);
+    let waiting = if waiting > 1e-3 * total {
+        format!("; waits for events take the other {}", percent(waiting, total))
+    } else {
+        String::new()
+    };
+    out.push(format!(
+        "The critical path has {} ({}) and {} ({}){waiting}.",
         things(kernels.len(), "kernel"),
         percent(sum(&kernels), total),
         things(copies.len(), "copy"),
         percent(sum(&copies), total),
-    )];
+    ));
     let bounds = entry.by_limit(on_path());
     let whole: f64 = bounds.iter().sum();
     let mut order: Vec<Limit> = Limit::ALL.into_iter().filter(|l| bounds[*l as usize] > 0.0).collect();
@@ -390,6 +494,21 @@ fn memory(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
         text.push_str(&paragraph(&sentence));
     }
     text
+}
+
+/// How much of the weights a run copies from hosts, if it does.
+fn streaming_sentence(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> Option<String> {
+    let (kept, moved) = entry.streamed(facts.plan);
+    let (kept_text, moved_text) = (bytes(kept as f64), bytes(moved as f64));
+    match moved {
+        0 => None,
+        _ if moved == kept => {
+            Some(format!("{kept_text} of weights stay on hosts and are copied in every run."))
+        }
+        _ => Some(format!(
+            "{kept_text} of weights stay on hosts; copies of them move {moved_text} in every run."
+        )),
+    }
 }
 
 /// How many sessions and tokens fit beside weights and activations.

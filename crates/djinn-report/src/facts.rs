@@ -304,6 +304,56 @@ impl EntryFacts<'_> {
         phase.chain(sizes).take(12).collect::<Vec<_>>().join(", ")
     }
 
+    /// Sequences that one run of a decoder goes on with: the first axis of what it hands to the caller, at the largest
+    /// sizes. Nothing for other entries, and where it gives more than one position of each.
+    pub(crate) fn batch(&self) -> Option<u64> {
+        if self.entry.phase.as_deref() != Some("llm_decode") {
+            return None;
+        }
+        let logits = self.entry.outputs.iter().find(|port| !port.resident && port.update_of.is_none())?;
+        let (sizes, symbols) =
+            logits.ty.strip_prefix("tensor<")?.trim_end_matches('>').split_once(", [").map_or_else(
+                || (logits.ty.trim_start_matches("tensor<").trim_end_matches('>'), ""),
+                |(sizes, symbols)| (sizes, symbols.trim_end_matches(']')),
+            );
+        let mut symbols = symbols.split(", ").map(|s| s.trim_matches('"'));
+        let mut sizes: Vec<Option<u64>> = sizes
+            .split('x')
+            .map(|size| match size {
+                "?" => {
+                    let name = symbols.next()?;
+                    let range = self.entry.symbols.iter().find(|r| r.name == name)?;
+                    u64::try_from(range.max).ok()
+                }
+                size => size.parse().ok(),
+            })
+            .collect();
+        // The element type stands last.
+        sizes.pop();
+        match sizes.as_slice() {
+            [batch, _] | [batch, Some(1), _] => *batch,
+            _ => None,
+        }
+    }
+
+    /// Bytes of weights that are kept on hosts and that a run fetches, and the bytes of these copies: more if a weight is
+    /// fetched several times.
+    pub(crate) fn streamed(&self, plan: &Plan) -> (u64, u64) {
+        let on_host = |view: &View| {
+            let buffer = plan.buffers.get(view.buffer.index())?;
+            let device = plan.devices.get(plan.arenas.get(buffer.arena.index())?.device.index())?;
+            Some(device.host && matches!(buffer.content, Content::Constant { .. }))
+        };
+        let fetched = self.entry.commands.iter().filter_map(|c| match c.action {
+            Action::Copy { from: Place::Buffer(view), reason: CopyReason::Fetch, .. } => Some(view),
+            _ => None,
+        });
+        let fetched: Vec<View> = fetched.filter(|view| on_host(view) == Some(true)).collect();
+        let each: BTreeSet<View> = fetched.iter().copied().collect();
+        let sum = |sum: u64, view: View| sum.saturating_add(view.bytes);
+        (each.into_iter().fold(0, sum), fetched.into_iter().fold(0, sum))
+    }
+
     /// Number of copies.
     pub(crate) fn copies(&self) -> usize {
         self.tasks.iter().filter(|t| t.route.is_some()).count()

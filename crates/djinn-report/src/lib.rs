@@ -7,6 +7,7 @@
 //! Nothing here computes a plan, and nothing a plan or module holds (names, numbers out of range) makes this crate fail:
 //! what cannot be shown is left out, and the text says so.
 
+mod engines;
 mod explain;
 mod facts;
 mod html;

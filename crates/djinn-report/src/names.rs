@@ -141,6 +141,24 @@ impl<'a> Ops<'a> {
         }
     }
 
+    /// What a value is called: the name of the argument, or the operation that makes it and its scope.
+    pub(crate) fn value(&self, value: ValueRef) -> String {
+        match value {
+            ValueRef::Argument(n) => {
+                let name =
+                    self.function.and_then(|f| f.arguments.get(n as usize)).map(|(name, _)| clean(name));
+                name.unwrap_or_else(|| value.to_string())
+            }
+            ValueRef::Result { op, index } => match self.at(op) {
+                Some(op) => {
+                    let number = if op.results.len() > 1 { format!("#{index}") } else { String::new() };
+                    format!("{}{number} {}", op.kind.name(), scope(op)).trim_end().to_owned()
+                }
+                None => value.to_string(),
+            },
+        }
+    }
+
     /// The type of a value.
     pub(crate) fn ty(&self, value: ValueRef) -> Option<&'a TensorType> {
         let graph = &self.function?.graph;

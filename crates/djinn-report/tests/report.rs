@@ -2,7 +2,7 @@
 
 mod markup;
 
-use djinn_plan::{Plan, sample};
+use djinn_plan::{Device, DeviceId, Plan, sample};
 use djinn_report::{Page, explain, html};
 use serde_json::Value;
 
@@ -38,12 +38,65 @@ fn the_text_of_a_plan_for_two_devices() {
     insta::assert_snapshot!(text);
 }
 
+/// Two devices with a weight each that is kept on the host.
+fn streamed(times: usize) -> Plan {
+    use djinn_plan::*;
+    use sample::{at, kernel, result, view};
+    let mut b = sample::Builder::new();
+    let host = b.device("host", true);
+    let kept = b.arena(host, ArenaKind::Weights);
+    for number in 0..2 {
+        let device = b.device(&format!("gpu:{number}"), false);
+        b.link(host, device);
+        let (weight, out) = (ValueRef::Argument(number), result(number));
+        let content = Content::Constant { function: "forward".into(), value: weight };
+        let from = view(b.buffer(&format!("w{number}"), kept, 3072, content), 0, 3072);
+        let arena = b.arena(device, ArenaKind::Activations);
+        let to = view(b.scratch("fetched", arena, 3072), 0, 3072);
+        let y = view(b.scratch("y", arena, 512), 0, 512);
+        let stream = b.stream(device, StreamKind::Compute);
+        b.entry.constants.push(at(weight, from));
+        for _ in 0..times {
+            b.copy(stream, [weight; 2], Place::Buffer(from), Place::Buffer(to), CopyReason::Fetch);
+        }
+        b.launch(stream, kernel("sum", number, &[at(weight, to)], &[at(out, y)]));
+    }
+    b.finish()
+}
+
+#[test]
+fn weights_on_hosts_are_told_of_and_force_nothing() {
+    for (times, says) in [
+        (1, "6.14 kB of weights stay on hosts and are copied in every run."),
+        (2, "6.14 kB of weights stay on hosts; copies of them move 12.3 kB in every run."),
+    ] {
+        let (text, html) = both(&streamed(times));
+        assert!(text.contains(says) && html.contains(says), "{text}");
+        let share = "2 devices share the work and hold 7.17 kB; hosts hold the other weights.";
+        assert!(
+            text.contains(share) && html.contains(share) && !text.contains("exceed one device"),
+            "{text}"
+        );
+    }
+    let mut one = streamed(1);
+    let idle = one.devices[1].clone();
+    one.devices.push(Device { name: "gpu:2".into(), ..idle });
+    one.devices[1].memory_bytes *= 2;
+    one.arenas[2].device = DeviceId(1);
+    let text = both(&one).0;
+    assert!(
+        text.contains("One device of 7.17 kB holds 7.17 kB; hosts hold the other weights, no other"),
+        "{text}"
+    );
+    assert!(!both(&sample::two_devices()).0.contains("on hosts"));
+}
+
 #[test]
 fn plans_without_devices_entries_or_commands_are_shown() {
     let empty = both(&sample::empty());
     assert!(empty.0.contains("0 entries") && empty.1.contains("The plan has no entry"), "{}", empty.0);
     let mut plan = sample::empty();
-    plan.entries.push(sample::empty_entry("forward"));
+    plan.entries.push(djinn_plan::Entry::empty("forward"));
     assert!(both(&plan).0.contains("runs no kernel"));
 }
 
@@ -152,4 +205,35 @@ fn large_plans_make_pages_of_bounded_size() {
         html.contains("drawn together with their neighbours") && html.contains("4 more entries not shown")
     );
     assert!(html.contains("more scopes not shown"));
+}
+
+#[test]
+fn rates_of_a_decoder_count_the_tokens_of_its_batch() {
+    let mut plan = sample::two_devices();
+    plan.entries[0].kernels[0].seconds = 0.01;
+    assert!(explain(&plan, None).contains("(99.9 runs per second)"), "{}", explain(&plan, None));
+    plan.entries[0].phase = Some("llm_decode".into());
+    plan.entries[0].symbols = vec![djinn_plan::SymbolRange { name: "b".into(), min: 1, max: 8 }];
+    for (ty, tokens) in [
+        ("tensor<4x1x32000xf32>", "399 tokens per second at batch 4)"),
+        ("tensor<?x1x32000xf32, [\"b\"]>", "799 tokens per second at batch 8)"),
+        ("tensor<?x32000xf32, [\"b\"]>", "799 tokens per second at batch 8)"),
+        ("tensor<?x32000xf32, [\"b + 1\"]>", "runs per second)"),
+        ("tensor<2x7x32000xf32>", "runs per second)"),
+        ("", "runs per second)"),
+    ] {
+        plan.entries[0].outputs[0].ty = ty.into();
+        let text = explain(&plan, None);
+        assert!(text.contains(tokens), "{ty}: {tokens}\n{text}");
+    }
+}
+
+#[test]
+fn engines_are_shown_with_what_crosses_their_borders() {
+    let (text, html) = both(&sample::two_devices());
+    assert!(text.contains("Engine 0 takes %arg0 and gives %2, %3. It ends here: gelu runs"), "{text}");
+    assert!(
+        html.contains("title=\"%2, %3\"") && html.contains("5 kernels with 26.3 % of the time"),
+        "{text}"
+    );
 }

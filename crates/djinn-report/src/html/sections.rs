@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::markup::{Table, bar, device_chip, escape, limit_chip, percent, stack};
+use super::markup::{Table, attribute, bar, device_chip, escape, limit_chip, percent, stack};
 use super::{Page, SECTIONS, per_entry};
-use crate::explain::{capacity_sentence, limit_sentences, link_text, placement_rows, why_several};
+use crate::engines::{self, engines};
+use crate::explain::{
+    capacity_sentence, engine_sentence, limit_sentences, link_text, placement_rows, why_several,
+};
 use crate::facts::{Class, EntryFacts, Facts, KINDS, figure, kind_name};
 use crate::limit::Limit;
 use crate::names::{clean, shorten};
@@ -104,8 +107,80 @@ pub(crate) fn placement(facts: &Facts<'_>) -> String {
             out.push_str(&format!("<p class=\"none\">{more} not shown.</p>\n"));
         }
         out.push_str(&routes(facts, entry));
+        out.push_str(&engine_table(facts, entry));
         out
     })
+}
+
+/// The first reason why an engine ends, and all of them where the pointer is.
+fn ends_cell(engine: &djinn_plan::Engine) -> String {
+    let Some(first) = engine.ends.first() else { return "–".into() };
+    let more = match engine.ends.len() - 1 {
+        0 => String::new(),
+        n => format!(" <span class=\"dim\">+{n}</span>"),
+    };
+    let all = attribute(&shorten(&engines::ends(engine), 400));
+    format!("<span class=\"wrapped\" title=\"{all}\">{}{more}</span>", escape(&shorten(first, 120)))
+}
+
+/// Engine regions; the names of what crosses their borders show where the pointer is.
+fn engine_table(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
+    let all = engines(entry);
+    if all.is_empty() {
+        return String::new();
+    }
+    let titles = [
+        "Engine",
+        "<Device",
+        "Kernels",
+        "Ops",
+        "In",
+        "Out",
+        "Weights",
+        "Seconds",
+        "<",
+        "Of the run",
+        "Work",
+        "<Ends at",
+    ];
+    let mut table = Table::new("Engine regions", &titles);
+    let most = all.first().map_or(0.0, |e| figure(e.seconds));
+    for engine in all.iter().take(MAX_ROWS) {
+        let border = |values: &[djinn_plan::ValueRef], size: u64| {
+            let (names, n) = (attribute(&engines::values(entry, values)), values.len());
+            format!(
+                "<span class=\"tipped\" title=\"{names}\">{} <span class=\"dim\">×{n}</span></span>",
+                bytes(size as f64)
+            )
+        };
+        let kernels = engine.kernels.iter().filter_map(|k| entry.entry.kernels.get(k.index()));
+        let names: Vec<String> = kernels.take(12).map(|k| shorten(&k.name, 60)).collect();
+        let work = figure(engine.flops);
+        table.row(vec![
+            engine.number.to_string(),
+            device_chip(Some(engine.device.index()), engines::device(facts, engine)),
+            format!(
+                "<span class=\"tipped\" title=\"{}\">{}</span>",
+                attribute(&names.join(", ")),
+                count(engine.kernels.len() as u64)
+            ),
+            count(engine.ops.len() as u64),
+            border(&engine.inputs, engine.bytes_in),
+            border(&engine.outputs, engine.bytes_out),
+            bytes(engine.weight_bytes as f64),
+            seconds(figure(engine.seconds)),
+            bar(figure(engine.seconds), most, "c-0"),
+            percent(figure(engine.seconds), entry.seconds()),
+            if work > 0.0 { flops(work) } else { "–".into() },
+            ends_cell(engine),
+        ]);
+    }
+    let more = match all.len().saturating_sub(MAX_ROWS) {
+        0 => String::new(),
+        n => format!("<p class=\"none\">{} not shown.</p>\n", things(n, "more engine")),
+    };
+    let sentence = escape(&engine_sentence(entry));
+    format!("<h3>Engines</h3>\n<p class=\"dim\">{sentence}</p>\n{}{more}", table.render())
 }
 
 fn device_card(

@@ -214,8 +214,14 @@ fn find_function<'m>(module: &'m Module, name: &str) -> Result<&'m Function> {
     };
     found.ok_or_else(|| {
         let known: Vec<&str> = module.entries().map(|f| &*f.name).collect();
-        input("onnx-export.function", format!("the module has no function '{name}'"))
-            .help(format!("its functions are: {}", known.join(", ")))
+        let message = match name {
+            "" => format!("ONNX holds one entry function, the module has {}", known.len()),
+            _ => format!("the module has no function '{name}'"),
+        };
+        input("onnx-export.function", message).help(match known.len() {
+            0 => "a module without an entry function is no model".to_owned(),
+            _ => format!("name one of its functions: {}", known.join(", ")),
+        })
     })
 }
 

@@ -342,6 +342,12 @@ fn diagnostics_name_the_culprit() {
     assert_eq!((error.culprit, error.code.as_str()), (Culprit::Input, "onnx-export.opset"));
     let other = ExportOptions { function: "prefill".into(), ..options(23) };
     assert_eq!(export(&weighted(true), &other).expect_err("no such function").code, "onnx-export.function");
+    let mut several = weighted(true);
+    let second = djinn_ir::Function { name: "decode".into(), ..several.functions[0].clone() };
+    several.functions.push(second);
+    let error = export(&several, &options(23)).expect_err("no function is named");
+    assert!(error.message.contains("one entry function, the module has 2"), "{error}");
+    assert!(error.help.is_some_and(|h| h.contains("decode")));
 
     let mut module = weighted(true);
     let g = &mut module.functions[0].graph;

@@ -7,7 +7,8 @@
 //! | `plan.json` | the plan |
 //! | `weights.safetensors` | the weights that have values |
 //!
-//! A bundle is written beside its final place and moved there whole; a folder that is no bundle is never replaced.
+//! A bundle is written beside its final place and moved there whole; a folder that is no bundle is never replaced. Where
+//! the system can exchange two folders at once, there is a whole bundle in place at every moment.
 
 use djinn_diag::{Context, Diagnostic, Result, input, unsupported};
 use djinn_ir::{DType, Module, TensorData, Weight};
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Version of the bundle format; a reader refuses every other.
 const VERSION: u32 = 1;
@@ -70,6 +72,13 @@ pub fn write_bundle(path: &Path, bundle: &Bundle) -> Result<()> {
 fn write_unplaced(path: &Path, bundle: &Bundle) -> Result<()> {
     // A link stays a link: what it points to is replaced.
     let target = path.canonicalize();
+    if let Err(e) = &target
+        && e.kind() == std::io::ErrorKind::NotFound
+        && path.is_symlink()
+    {
+        return Err(input("bundle.place", "the name of the folder is a link to nothing")
+            .help("remove the link, or make the folder that it names"));
+    }
     let path = target.as_deref().unwrap_or(path);
     if path.exists() && !may_be_replaced(path) {
         return Err(input("bundle.place", "something that is no bundle is in the way")
@@ -77,18 +86,86 @@ fn write_unplaced(path: &Path, bundle: &Bundle) -> Result<()> {
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(failed)?;
-    let staging = tempfile::Builder::new().prefix(".djinn-bundle").tempdir_in(parent).map_err(failed)?;
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let prefix = staging_prefix(&name);
+    let own = format!("{prefix}{}-", std::process::id());
+    let staging = tempfile::Builder::new().prefix(&own).tempdir_in(parent).map_err(failed)?;
     let fresh = staging.path().join("new");
     std::fs::create_dir(&fresh).map_err(failed)?;
     write_files(&fresh, bundle)?;
-    if path.exists() {
-        std::fs::rename(path, staging.path().join("old")).map_err(failed)?;
+    put(&fresh, path, &staging.path().join("old")).map_err(failed)?;
+    remove_leftovers(parent, &prefix);
+    Ok(())
+}
+
+/// Moves the fresh bundle to its place. An old one ends where the fresh one was, or `aside` where the system cannot
+/// exchange folders.
+fn put(fresh: &Path, place: &Path, aside: &Path) -> std::io::Result<()> {
+    match place.exists() {
+        true if exchange(fresh, place) => Ok(()),
+        true => put_in_steps(fresh, place, aside),
+        false => std::fs::rename(fresh, place),
     }
-    std::fs::rename(&fresh, path).map_err(|e| {
+}
+
+/// Moves the old bundle aside and the fresh one to its place; between the two steps there is none.
+fn put_in_steps(fresh: &Path, place: &Path, aside: &Path) -> std::io::Result<()> {
+    std::fs::rename(place, aside)?;
+    std::fs::rename(fresh, place).inspect_err(|_| {
         // Puts the old bundle back rather than losing both.
-        let _ = std::fs::rename(staging.path().join("old"), path);
-        failed(e)
+        let _ = std::fs::rename(aside, place);
     })
+}
+
+/// Exchanges two folders in one step, if the system and the file system can.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn exchange(a: &Path, b: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
+}
+
+/// Exchanges two folders in one step, if the system and the file system can.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
+}
+
+/// How the hidden folders begin in which bundles of this name are written; the number of the writing process and a random
+/// part follow.
+fn staging_prefix(name: &str) -> String {
+    // A file system takes names of 255 bytes.
+    let short = match name.len() {
+        0..=100 => name.to_owned(),
+        _ => blake3::hash(name.as_bytes()).to_hex()[..32].to_owned(),
+    };
+    format!(".djinn-bundle-{short}-")
+}
+
+/// A writer that takes longer than this is taken for dead.
+const MAX_WRITING: Duration = Duration::from_secs(60 * 60);
+
+/// Removes what writers left that were killed, of the same bundle only. What cannot be removed stays.
+fn remove_leftovers(parent: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((process, random)) = name.strip_prefix(prefix).and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        let Ok(process) = process.parse::<u32>() else { continue };
+        let is_ours = !random.is_empty() && random.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        let dead = !may_run(process) || age.is_some_and(|age| age > MAX_WRITING);
+        if is_ours && is_folder && dead {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Might a process of this number run? Only where `/proc` lists processes can the answer be no.
+fn may_run(process: u32) -> bool {
+    let processes = Path::new("/proc");
+    !processes.join("self").exists() || processes.join(process.to_string()).exists()
 }
 
 /// Is this an empty folder, or the folder of a bundle with nothing else in it?
@@ -274,4 +351,90 @@ fn add_weights(module: &mut Module, bytes: Vec<u8>) -> Result<()> {
         module.weights.insert(key, weight);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with two folders in it, each with a file that holds its name.
+    fn two() -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = ["fresh", "place"].map(|name| {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).expect("made");
+            std::fs::write(path.join("is"), name).expect("written");
+            path
+        });
+        (folder, made)
+    }
+
+    fn holds(path: &Path) -> Option<String> {
+        std::fs::read_to_string(path.join("is")).ok()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_old_bundle_is_exchanged_in_one_step() {
+        let (folder, [fresh, place]) = two();
+        // There is no way to move it aside first.
+        put(&fresh, &place, &folder.path().join("no/folder")).expect("exchanged");
+        assert_eq!(holds(&place).as_deref(), Some("fresh"));
+        assert_eq!(holds(&fresh).as_deref(), Some("place"));
+    }
+
+    #[test]
+    fn without_an_exchange_the_old_bundle_is_moved_aside() {
+        let (folder, [fresh, place]) = two();
+        let aside = folder.path().join("aside");
+        put_in_steps(&folder.path().join("none"), &place, &aside).expect_err("nothing to put");
+        assert_eq!(holds(&place).as_deref(), Some("place"), "the old one is put back");
+        put_in_steps(&fresh, &place, &aside).expect("put");
+        assert_eq!(holds(&place).as_deref(), Some("fresh"));
+        assert_eq!(holds(&aside).as_deref(), Some("place"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_to_nothing_is_named_for_what_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("nothing", &link).expect("linked");
+        let bundle = Bundle { module: Module::default(), plan: djinn_plan::sample::empty() };
+        let e = write_bundle(&link, &bundle).expect_err("refused");
+        assert_eq!(e.code, "bundle.place");
+        assert!(e.message.contains("is a link to nothing"), "{e}");
+        assert!(link.is_symlink() && std::fs::read_dir(folder.path()).expect("read").count() == 1);
+        std::fs::create_dir(folder.path().join("nothing")).expect("made");
+        write_bundle(&link, &bundle).expect("an empty folder is replaced");
+        assert!(link.is_symlink() && is_bundle(&link));
+    }
+
+    #[test]
+    fn leftovers_of_dead_writers_are_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.join("new")).expect("made");
+            path
+        };
+        let (alive, nobody) = (std::process::id(), u32::MAX);
+        let dead = make(&format!(".djinn-bundle-b-{nobody}-aB3"));
+        let old = make(&format!(".djinn-bundle-b-{alive}-old1"));
+        let long_ago = std::time::SystemTime::now() - 2 * MAX_WRITING;
+        std::fs::File::open(&old).and_then(|f| f.set_modified(long_ago)).expect("aged");
+        let kept = [
+            make(&format!(".djinn-bundle-b-{alive}-aB3")),
+            make(&format!(".djinn-bundle-other-{nobody}-aB3")),
+            make(&format!(".djinn-bundle-b-c-{nobody}-aB3")),
+            make(&format!(".djinn-bundle-b-{nobody}-my files")),
+            make(".djinn-bundle-b-notes"),
+            make("b"),
+        ];
+        let file = folder.path().join(format!(".djinn-bundle-b-{nobody}-file"));
+        std::fs::write(&file, "a file").expect("written");
+        remove_leftovers(folder.path(), &staging_prefix("b"));
+        assert!(!dead.exists() && !old.exists());
+        assert!(file.exists() && kept.iter().all(|k| k.exists()));
+    }
 }

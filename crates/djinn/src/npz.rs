@@ -2,8 +2,8 @@
 //!
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> (versions 1 to 3).
 
-use djinn_diag::{Context, Result, input, unsupported};
-use djinn_ir::{DType, TensorData};
+use djinn_diag::{Context, Diagnostic, Result, clipped, input, unsupported};
+use djinn_ir::{DType, Function, TensorData};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -39,6 +39,23 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
         out.insert(name, tensor);
     }
     Ok(out)
+}
+
+/// Compares the element types of arrays with those of the arguments of their names.
+///
+/// # Errors
+/// `npz.dtype` for the first array that an argument does not take.
+pub fn check_types(arrays: &BTreeMap<String, TensorData>, function: &Function) -> Result<()> {
+    for ((name, _), argument) in function.arguments.iter().zip(&function.graph.arguments) {
+        let takes = function.graph.ty(*argument).dtype;
+        if let Some(array) = arrays.get(&**name).filter(|a| a.dtype() != takes) {
+            let message = format!("the elements are {}; expected {}", named(array.dtype()), named(takes));
+            return Err(input("npz.dtype", message)
+                .at(format!("array '{name}'"))
+                .help(format!("convert it first: array.astype('{}')", numpy_name(takes))));
+        }
+    }
+    Ok(())
 }
 
 /// Writes arrays to an archive, whole or not at all. NumPy has no bfloat16: such arrays are written as `V2`, two opaque
@@ -110,9 +127,13 @@ fn parse_npy(bytes: &[u8]) -> Result<TensorData> {
         let rest = &header[header.find(&format!("'{key}':"))? + key.len() + 3..];
         Some(rest.trim_start())
     };
-    let descr = field("descr").and_then(|r| r.strip_prefix('\'')).and_then(|r| r.split('\'').next());
+    let descr = field("descr").ok_or_else(|| bad("no 'descr'"))?;
+    if descr.starts_with('[') {
+        return Err(unsupported_type("a structured type", "store each field as an array of its own"));
+    }
+    let descr = descr.strip_prefix('\'').and_then(|r| r.split('\'').next());
     let descr = descr.ok_or_else(|| bad("no 'descr'"))?;
-    let dtype = dtype_of(descr).ok_or_else(|| unsupported("npz.dtype", format!("element type '{descr}'")))?;
+    let dtype = dtype_of(descr).ok_or_else(|| other_type(descr))?;
     let fortran = match field("fortran_order") {
         Some(r) if r.starts_with("False") => false,
         Some(r) if r.starts_with("True") => true,
@@ -157,6 +178,60 @@ fn row_major(data: &[u8], shape: &[usize], element: usize) -> Vec<u8> {
         }
     }
     out
+}
+
+/// An element type that Djinn does not have, in NumPy's words and in those of the file.
+fn other_type(descr: &str) -> Box<Diagnostic> {
+    if let Some(rest) = descr.strip_prefix('>')
+        && let Some(dtype) = dtype_of(rest)
+    {
+        let name = numpy_name(dtype);
+        let advice = format!("convert it first: array.astype('{name}') gives {}", descr_of(dtype));
+        return unsupported_type(&format!("big-endian {name} ({})", clipped(descr, 20, 4)), &advice);
+    }
+    let (kind, size) = descr.trim_start_matches(['<', '|', '=', '>']).split_at_checked(1).unwrap_or(("", ""));
+    let bits = size.parse::<u32>().ok().and_then(|bytes| bytes.checked_mul(8));
+    let name = match (kind, bits) {
+        ("c", Some(bits)) => format!("complex{bits}"),
+        ("f", Some(bits)) => format!("float{bits}"),
+        ("O", _) => "object (Python objects)".to_owned(),
+        ("U" | "S", _) => "text".to_owned(),
+        ("M" | "m", _) => "dates or times".to_owned(),
+        ("V", _) => "opaque bytes".to_owned(),
+        _ => "unknown".to_owned(),
+    };
+    let advice = "convert it first, for example with array.astype('float32')";
+    unsupported_type(&format!("{name} ({})", clipped(descr, 20, 4)), advice)
+}
+
+fn unsupported_type(what: &str, advice: &str) -> Box<Diagnostic> {
+    let known: Vec<String> = DType::ALL.into_iter().map(named).collect();
+    let message = format!("the elements are {what}; expected one of {}", known.join(", "));
+    unsupported("npz.dtype", message).help(advice)
+}
+
+/// NumPy's name of an element type; `bfloat16` is that of the package `ml_dtypes`.
+fn numpy_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool => "bool",
+        DType::I8 => "int8",
+        DType::I16 => "int16",
+        DType::I32 => "int32",
+        DType::I64 => "int64",
+        DType::U8 => "uint8",
+        DType::U16 => "uint16",
+        DType::U32 => "uint32",
+        DType::U64 => "uint64",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        DType::F32 => "float32",
+        DType::F64 => "float64",
+    }
+}
+
+/// An element type as users of NumPy know it: `float32 (<f4)`.
+fn named(dtype: DType) -> String {
+    format!("{} ({})", numpy_name(dtype), descr_of(dtype))
 }
 
 fn dtype_of(descr: &str) -> Option<DType> {
@@ -217,7 +292,24 @@ mod tests {
         fortran[at..at + 5].copy_from_slice(b"True ");
         fortran.extend([1i32, 4, 2, 5, 3, 6].iter().flat_map(|v| v.to_le_bytes()));
         assert_eq!(parse_npy(&fortran).expect("valid").to_i64s(), Some(vec![1, 2, 3, 4, 5, 6]));
-        assert_eq!(parse_npy(&npy("<c8", "()", &[])).expect_err("complex").code, "npz.dtype");
+        for (descr, words) in [
+            ("<c8", "the elements are complex64 (<c8); expected one of bool (|b1), "),
+            (">f4", "big-endian float32 (>f4)"),
+            ("|O", "object (Python objects) (|O)"),
+            ("<U3", "text (<U3)"),
+            ("", "unknown ()"),
+            ("é", "unknown (é)"),
+        ] {
+            let e = parse_npy(&npy(descr, "()", &[])).expect_err(descr);
+            assert!(e.code == "npz.dtype" && e.message.contains(words), "{descr}: {e}");
+            assert!(e.message.contains("float32 (<f4)") && e.help.is_some(), "{e}");
+        }
+        let fields = npy("x', '<f4'), ('y", "()", &[]);
+        let fields = String::from_utf8_lossy(&fields[10..]).replace("'descr': '", "'descr': [('");
+        let mut structured = b"\x93NUMPY\x01\x00".to_vec();
+        structured.extend_from_slice(&(fields.len() as u16).to_le_bytes());
+        structured.extend_from_slice(fields.as_bytes());
+        assert!(parse_npy(&structured).expect_err("fields").message.contains("a structured type"));
         assert_eq!(parse_npy(&npy("<f4", "(3,)", &[0; 8])).expect_err("short").code, "npz.header");
         assert!(parse_npy(b"PK").is_err());
     }

@@ -8,7 +8,7 @@ use djinn_runtime::{HostRuntime, RunOutput};
 use std::collections::BTreeMap;
 
 /// Runs an entry function. Values for states set them; states that no value is given for stay as the last run left
-/// them. Gives what ran, and every result and state update as the evaluator would name them.
+/// them, and so do inputs that stay on their device. Gives what ran, and every result and state update as the evaluator would name them.
 ///
 /// # Errors
 /// A function that the program does not have; inputs that are missing or do not fit; whatever stops a command.
@@ -54,8 +54,13 @@ pub fn execute_and_check(
     let mut known = inputs.clone();
     for (name, kind) in &entry_function(&program, Some(function))?.arguments {
         let is_state = matches!(kind, ArgumentKind::State { .. }) && runtime.states().contains(&&**name);
-        if is_state && !known.contains_key(&**name) {
+        if known.contains_key(&**name) {
+            continue;
+        }
+        if is_state {
             known.insert(name.to_string(), runtime.state(name)?);
+        } else if let Some(value) = runtime.kept(function, name)? {
+            known.insert(name.to_string(), value);
         }
     }
     let (output, outputs) = execute(runtime, function, inputs)?;

@@ -23,7 +23,9 @@ mod plan_cache;
 mod program;
 mod read;
 mod scopes;
+mod sources;
 mod stats;
+mod streaming;
 mod write;
 
 pub mod npz;
@@ -35,7 +37,7 @@ pub use check::{CheckOptions, CheckReport, Compared, check, evaluate, evaluator}
 pub use dot::dot;
 pub use execute::{entry_function, execute, execute_and_check};
 pub use optimize::{DEFAULT_PIPELINE, OptimizeOptions, Outcome, RuleInfo, Watch, optimize, registry, rules};
-pub use plan::{PLANNING_PASSES, PlanRequest, Planned, plan, program_hash, verify_plan};
+pub use plan::{MEMORY_REFUSALS, PLANNING_PASSES, PlanRequest, Planned, plan, program_hash, verify_plan};
 pub use plan_cache::{PlanCache, PlanKey, PlanSource, RequestKey};
 pub use program::{merge_programs, program_labels, share_weights};
 pub use read::{Format, Model, read};

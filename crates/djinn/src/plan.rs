@@ -2,8 +2,9 @@
 
 use crate::optimize::{OptimizeOptions, Outcome, Watch, optimize_and};
 use djinn_device::Target;
-use djinn_diag::{Culprit, Remark, RemarkKind, Result, input, internal};
+use djinn_diag::{Culprit, Diagnostic, Remark, RemarkKind, Result, input, internal};
 use djinn_ir::{Function, Module, Symbol};
+use djinn_pack::Limits;
 use djinn_plan::Plan;
 use djinn_planner::{EntrySpec, PlanOptions, SizeRange};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +27,12 @@ pub struct PlanRequest {
     pub phase: Option<String>,
     /// Scopes of modules and the devices that their operations are pinned to; the first that fits counts.
     pub pins: Vec<(String, String)>,
-    /// Bring KV caches that are inputs to the device and back on every run, instead of keeping them there.
+    /// Bring KV caches that are inputs to the device and back on every run, instead of keeping them there, where each takes
+    /// one buffer that the entries of all functions share: then a run need not be given what the one before has left.
     pub copy_caches: bool,
+    /// Keep weights for which the devices have no room in the memory of their hosts, and copy them in every run. Without
+    /// it such a model is refused: it takes longer by orders of magnitude than one that fits.
+    pub stream_weights: bool,
     /// The passes before the planning passes, and their limits; its target is that of the request.
     pub optimize: OptimizeOptions,
 }
@@ -41,6 +46,7 @@ impl PlanRequest {
             phase: None,
             pins: Vec::new(),
             copy_caches: false,
+            stream_weights: false,
             optimize: OptimizeOptions::default(),
         }
     }
@@ -62,28 +68,47 @@ pub struct Planned {
 /// Whatever keeps passes and planner from their work; `plan.capacity` and `plan.unbound` are the common ones.
 pub fn plan(module: &mut Module, request: &PlanRequest, watch: Option<Watch>) -> Result<Planned> {
     check_sizes(module, request)?;
+    check_ranges(request)?;
     check_pins(module, request)?;
+    crate::sources::note(module);
     let mut target = request.target.clone();
     for (symbol, ranges) in &request.sizes {
         if let Some(largest) = ranges.iter().map(|(_, max)| *max).max() {
             target.sizes.insert(symbol.clone(), largest);
         }
     }
-    let devices = target.topology.devices().len();
-    let planning = planning_passes(&request.pins, "peak")?;
-    let further = if devices == 1 { planning.as_str() } else { "" };
+    let alone = target.topology.devices().len() == 1 && !request.stream_weights;
+    let planning = planning_passes(&request.pins, Estimate::ATTEMPTS[0], 0)?;
+    let further = if alone { planning.as_str() } else { "" };
     let passes = OptimizeOptions { target: Some(Arc::new(target.clone())), ..request.optimize.clone() };
     let mut outcome = optimize_and(module, &passes, further, watch)?;
-    if devices > 1 {
+    if !alone {
         return distribute(module, &target, request, outcome);
     }
-    let plan = assemble(module, &target, request, &mut outcome)?;
+    let plan = assemble(module, &target, request, Limits::default(), &mut outcome)?;
     djinn_planner::capacities(&plan)?;
     Ok(Planned { plan, outcome })
 }
 
-/// [`PLANNING_PASSES`] with the pins, and the estimate of activations, as options of `colocate`.
-fn planning_passes(pins: &[(String, String)], estimate: &str) -> Result<String> {
+/// What placement reckons with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Estimate {
+    /// How the bytes of activations are estimated: `peak` or `least`.
+    pub(crate) activations: &'static str,
+    /// May weights stay on the host?
+    pub(crate) stream_weights: bool,
+}
+
+impl Estimate {
+    /// What is tried in this order until something fits.
+    const ATTEMPTS: [Estimate; 2] = [
+        Estimate { activations: "peak", stream_weights: false },
+        Estimate { activations: "least", stream_weights: false },
+    ];
+}
+
+/// [`PLANNING_PASSES`] with the pins, the estimate, and bytes of activations besides it as options of `colocate`.
+fn planning_passes(pins: &[(String, String)], estimate: Estimate, spare: u64) -> Result<String> {
     let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "._-:@/".contains(c));
     let mut texts = Vec::new();
     for (scope, device) in pins {
@@ -95,91 +120,159 @@ fn planning_passes(pins: &[(String, String)], estimate: &str) -> Result<String> 
         texts.push(format!("{scope}:{device}"));
     }
     let pins = if texts.is_empty() { String::new() } else { format!(" pin={}", texts.join(",")) };
-    Ok(PLANNING_PASSES.replacen("colocate", &format!("colocate{{activations={estimate}{pins}}}"), 1))
+    let Estimate { activations, stream_weights } = estimate;
+    let spare = if spare > 0 { format!(" spare={spare}") } else { String::new() };
+    let options =
+        format!("colocate{{activations={activations} stream-weights={stream_weights}{spare}{pins}}}");
+    Ok(PLANNING_PASSES.replacen("colocate", &options, 1))
+}
+
+/// Codes of the refusals of a model that does not fit its devices.
+pub const MEMORY_REFUSALS: [&str; 3] = ["colocate.memory", "lifetime.memory", "plan.capacity"];
+
+/// Is this the refusal of a model that does not fit its devices?
+pub(crate) fn refused_for_memory(error: &Diagnostic) -> bool {
+    MEMORY_REFUSALS.contains(&error.code.as_str())
 }
 
 /// How often devices are chosen anew because the plan did not fit.
 const MAX_ROUNDS: usize = 4;
 
-/// Plans for several devices. Placement reckons with an estimate of the activations: first as if every device had the
-/// peak of all; if the devices are too small for that, with the least that each needs. Where the plan then needs more
-/// than a device holds, it is made again with that much kept free.
+/// Plans for several devices, or with streamed weights. Placement reckons with an estimate of the activations: first as
+/// if every device had the peak of all; if the devices are too small for that, with the least that each needs; then
+/// with weights on hosts, if the request admits it ([`crate::streaming`]).
 fn distribute(
     module: &mut Module,
     target: &Target,
     request: &PlanRequest,
-    outcome: Outcome,
+    mut outcome: Outcome,
 ) -> Result<Planned> {
     let mut refusal = None;
-    for estimate in ["peak", "least"] {
+    let mut made = None;
+    for estimate in Estimate::ATTEMPTS {
         match distribute_with(module, target, request, estimate) {
-            Ok((placed, attempt, plan)) => {
-                *module = attempt;
-                let mut outcome = outcome;
-                outcome.remarks.extend(placed.remarks);
-                outcome.statistics.merge(&placed.statistics);
-                outcome.run.passes.extend(placed.run.passes);
-                return Ok(Planned { plan, outcome });
+            Err(e) if refused_for_memory(&e) => refusal = Some(e),
+            result => {
+                made = Some(result?);
+                break;
             }
-            Err(e) if e.culprit == Culprit::Input => refusal = Some(e),
-            Err(e) => return Err(e),
         }
     }
-    Err(refusal.unwrap_or_else(|| internal("plan.capacity", "no plan was made")))
+    let made = match (made, refusal) {
+        (Some(made), _) => made,
+        (None, _) if request.stream_weights => crate::streaming::plan(module, target, request)?,
+        (None, Some(refusal)) => return Err(refusal),
+        (None, None) => return Err(internal("plan.capacity", "no plan was made")),
+    };
+    *module = made.module;
+    outcome.remarks.extend(made.outcome.remarks);
+    outcome.statistics.merge(&made.outcome.statistics);
+    outcome.run.passes.extend(made.outcome.run.passes);
+    Ok(Planned { plan: made.plan, outcome })
 }
 
+/// Plans with one estimate. Where the plan then needs more than a device holds, it is made again with that much kept
+/// free.
 fn distribute_with(
     module: &Module,
     target: &Target,
     request: &PlanRequest,
-    estimate: &str,
-) -> Result<(Outcome, Module, Plan)> {
-    let planning = planning_passes(&request.pins, estimate)?;
-    let largest = (0..target.topology.devices().len()).map(|d| target.memory_bytes(d)).max().unwrap_or(0);
-    let mut reserve = 0u64;
+    estimate: Estimate,
+) -> Result<Attempt> {
+    let (pins, packing) = (request.pins.clone(), Limits::default());
+    let mut setting = Setting { estimate, pins, reserve: 0, spare: 0, packing };
     let mut refusal = None;
     for _ in 0..MAX_ROUNDS {
-        let mut attempt = module.clone();
-        let tighter = Target { memory_limit: Some(largest.saturating_sub(reserve)), ..target.clone() };
-        let passes = OptimizeOptions {
-            pipeline: "builtin.module()".into(),
-            target: Some(Arc::new(tighter)),
-            ..request.optimize.clone()
-        };
-        let mut placed = match optimize_and(&mut attempt, &passes, &planning, None) {
-            Ok(placed) => placed,
+        let made = match attempt(module, target, request, &setting) {
+            Ok(made) => made,
             // A refusal with memory kept free says nothing of the devices as they are.
             Err(e) => return Err(refusal.unwrap_or(e)),
         };
-        let plan = assemble(&attempt, target, request, &mut placed)?;
-        let overflow = djinn_planner::overflow(&plan);
+        let overflow = djinn_planner::overflow(&made.plan);
         if overflow == 0 {
-            return Ok((placed, attempt, plan));
+            return Ok(made);
         }
-        reserve = reserve.saturating_add(overflow);
-        refusal = refusal.or(djinn_planner::capacities(&plan).err());
+        setting.reserve = setting.reserve.saturating_add(overflow);
+        refusal = refusal.or(djinn_planner::capacities(&made.plan).err());
     }
     Err(refusal.unwrap_or_else(|| internal("plan.capacity", "no plan was made")))
 }
 
+/// What one plan is tried with.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) estimate: Estimate,
+    /// Scopes and their devices.
+    pub(crate) pins: Vec<(String, String)>,
+    /// Bytes of each device that nothing may use.
+    pub(crate) reserve: u64,
+    /// Bytes of each device that weights may not use, besides the estimate.
+    pub(crate) spare: u64,
+    /// The search for a packing.
+    pub(crate) packing: Limits,
+}
+
+/// A plan and the module that it is for; devices may be too small for it.
+pub(crate) struct Attempt {
+    pub(crate) outcome: Outcome,
+    pub(crate) module: Module,
+    pub(crate) plan: Plan,
+}
+
+/// Makes a plan of an optimised module.
+pub(crate) fn attempt(
+    module: &Module,
+    target: &Target,
+    request: &PlanRequest,
+    setting: &Setting,
+) -> Result<Attempt> {
+    let mut planning = planning_passes(&setting.pins, setting.estimate, setting.spare)?;
+    let largest = (0..target.topology.devices().len()).map(|d| target.memory_bytes(d)).max().unwrap_or(0);
+    let mut memory_limit = Some(largest.saturating_sub(setting.reserve));
+    if setting.estimate.stream_weights && setting.reserve > 0 {
+        // Copies are listed less early then; what stays on the devices is the same.
+        let limit = memory_limit.unwrap_or(largest).max(1);
+        planning = planning.replacen("lifetime", &format!("lifetime{{memory-limit={limit}}}"), 1);
+        memory_limit = target.memory_limit;
+    }
+    let passes = OptimizeOptions {
+        pipeline: "builtin.module()".into(),
+        target: Some(Arc::new(Target { memory_limit, ..target.clone() })),
+        ..request.optimize.clone()
+    };
+    let mut module = module.clone();
+    let mut outcome = optimize_and(&mut module, &passes, &planning, None)?;
+    let plan = assemble(&module, target, request, setting.packing, &mut outcome)?;
+    Ok(Attempt { outcome, module, plan })
+}
+
 /// Makes the plan of a module that the planning passes have annotated, and proves it. What shares bytes is the part of
 /// a plan that is easiest to get wrong: a plan that is not proved is made again without that.
-fn assemble(module: &Module, target: &Target, request: &PlanRequest, outcome: &mut Outcome) -> Result<Plan> {
+fn assemble(
+    module: &Module,
+    target: &Target,
+    request: &PlanRequest,
+    packing: Limits,
+    outcome: &mut Outcome,
+) -> Result<Plan> {
     let entries = entries(module, request)?;
-    let make = |sharing: bool| -> Result<Plan> {
+    let make = |sharing: bool, remarks: &mut Vec<Remark>| -> Result<Plan> {
         let program = crate::program_hash(module);
-        let options = PlanOptions { program, sharing, ..PlanOptions::default() };
-        let plan = djinn_planner::plan(module, target, &entries, &options)?;
+        let options = PlanOptions { program, sharing, packing };
+        let plan = djinn_planner::plan_with(module, target, &entries, &options, remarks)?;
         // What exceeds a device is no flaw of the plan, and the caller's to deal with.
         if djinn_planner::overflow(&plan) == 0 {
             accept(&plan, module)?;
         }
         Ok(plan)
     };
-    match make(true) {
+    let mut remarks = Vec::new();
+    let made = make(true, &mut remarks);
+    outcome.remarks.extend(remarks);
+    match made {
         Err(e) if e.culprit == Culprit::Internal => {
             let message = format!("views and results in place are given up: {} [{}]", e.message, e.code);
-            let plan = make(false).map_err(|_| e)?;
+            let plan = make(false, &mut Vec::new()).map_err(|_| e)?;
             outcome.remarks.push(Remark {
                 kind: RemarkKind::Missed,
                 pass: "planner".into(),
@@ -227,6 +320,24 @@ fn check_sizes(module: &Module, request: &PlanRequest) -> Result<()> {
                 [] => error.help("all its sizes are fixed"),
                 names => error.help(format!("its symbols are {}", names.join(", "))),
             });
+        }
+    }
+    Ok(())
+}
+
+/// No size is in two ranges of a symbol: of two entries the plan would never run one.
+fn check_ranges(request: &PlanRequest) -> Result<()> {
+    for (symbol, ranges) in &request.sizes {
+        let mut sorted = ranges.clone();
+        sorted.sort_unstable();
+        if let Some(both) = sorted.windows(2).find(|w| w[1].0 <= w[0].1) {
+            let text = |(min, max): (i64, i64)| match min == max {
+                true => format!("{symbol} = {min}"),
+                false => format!("{symbol} = {min}..{max}"),
+            };
+            let message = format!("the ranges {} and {} overlap", text(both[0]), text(both[1]));
+            return Err(input("plan.buckets", message)
+                .help(format!("ends belong to their range: {symbol}=1..128,129..2048 gives two entries")));
         }
     }
     Ok(())

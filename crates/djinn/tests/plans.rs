@@ -1,6 +1,6 @@
 //! Plans of full-size models and of the models of the repository; caches of plans.
 
-use djinn::device::{Profile, Target, Topology};
+use djinn::device::{Objective, Profile, Target, Topology};
 use djinn::ir::{Attr, Module, Op};
 use djinn::plan_data::{Action, ArenaKind, Content, Place, Plan};
 use djinn::{PlanCache, PlanRequest, PlanSource, RequestKey};
@@ -52,24 +52,27 @@ fn a_model_that_does_not_fit_is_refused_with_the_arithmetic() {
 
 #[test]
 fn caches_stay_where_their_layers_are() {
-    let Some(mut module) = full_model("full_llama3.1_70b_decode_dyn") else { return };
-    let request = request(Target::new(topology("h100-80-x4-nvlink")), &[("s0", 2048)]);
-    let plan = djinn::plan(&mut module, &request, None).expect("it fits").plan;
-    let states = plan.buffers.iter().filter(|b| matches!(b.content, Content::State { .. })).count();
-    assert_eq!(states, 2 * 2 * 80, "keys and values of 80 layers, before and after");
-    let (mut used, mut crossings) = (std::collections::BTreeSet::new(), 0);
-    for command in plan.entries.iter().flat_map(|e| &e.commands) {
-        if let Action::Copy { from, to, .. } = &command.action
-            && let (Some(a), Some(b)) = (device(&plan, from), device(&plan, to))
-            && a.0 != b.0
-        {
-            crossings += 1;
-            assert!(!a.1 && !b.1, "a cache crosses from device {} to device {}", a.0, b.0);
+    let Some(module) = full_model("full_llama3.1_70b_decode_dyn") else { return };
+    for objective in [Objective::Latency, Objective::Throughput, Objective::Memory] {
+        let mut request = request(Target::new(topology("h100-80-x4-nvlink")), &[("s0", 2048)]);
+        request.target.objective = objective;
+        let plan = djinn::plan(&mut module.clone(), &request, None).expect("it fits").plan;
+        let states = plan.buffers.iter().filter(|b| matches!(b.content, Content::State { .. })).count();
+        assert_eq!(states, 2 * 80, "keys and values of 80 layers");
+        let (mut used, mut crossings) = (std::collections::BTreeSet::new(), 0);
+        for command in plan.entries.iter().flat_map(|e| &e.commands) {
+            if let Action::Copy { from, to, .. } = &command.action
+                && let (Some(a), Some(b)) = (device(&plan, from), device(&plan, to))
+                && a.0 != b.0
+            {
+                crossings += 1;
+                assert!(!a.1 && !b.1, "a cache crosses from device {} to device {}", a.0, b.0);
+            }
+            used.insert(plan.entries[0].streams[command.stream.0 as usize].device.0);
         }
-        used.insert(plan.entries[0].streams[command.stream.0 as usize].device.0);
+        assert_eq!(used.len(), 4, "every device runs something");
+        assert!(crossings <= 20, "{objective}: each device hands on to the next: {crossings} copies");
     }
-    assert_eq!(used.len(), 4, "every device runs something");
-    assert!(crossings <= 20, "each device hands on to the next: {crossings} copies");
 }
 
 /// The device of a place in an arena, and whether it holds state.
@@ -191,4 +194,29 @@ fn placements_go_through_onnx() {
     let mut elsewhere = djinn::read(&path).expect("read").module;
     let error = djinn::plan(&mut elsewhere, &one, None).expect_err("host:1 is not there");
     assert_eq!(error.code, "colocate.device");
+}
+
+#[test]
+fn own_costs_reach_the_kernels_of_a_plan() {
+    let table = "[op.matmul]\nseconds = 3.0\n";
+    let own = djinn::cost::CostTable::from_toml(table, "mine.toml").expect("a table");
+    let mut with_own = host(&[]);
+    with_own.target.costs = Some(djinn::cost::own_costs(table, vec![std::sync::Arc::new(own)]));
+    let seconds = |request: &PlanRequest| {
+        let plan = djinn::plan(&mut model("bert/model.onnx"), request, None).expect("planned").plan;
+        plan.entries[0].kernels.iter().filter(|k| k.name.contains("matmul")).map(|k| k.seconds).sum::<f64>()
+    };
+    assert!(seconds(&host(&[])) < 1.0 && seconds(&with_own) >= 3.0);
+    let key = |request: &PlanRequest| RequestKey::new(request).plan_of(&model("bert/model.onnx"));
+    assert_ne!(key(&host(&[])), key(&with_own));
+}
+
+#[test]
+fn every_kernel_writes_something() {
+    // Small operations are computed again on each device that needs them, and only there.
+    let request = request(Target::new(topology("host-x3")), &[]);
+    let plan = djinn::plan(&mut model("llama_staticcache/model.pt2"), &request, None).expect("planned").plan;
+    let idle: Vec<&str> =
+        plan.entries[0].kernels.iter().filter(|k| k.writes.is_empty()).map(|k| &*k.name).collect();
+    assert_eq!(idle, Vec::<&str>::new());
 }

@@ -131,11 +131,13 @@ fn prefill_and_decode_share_their_weights_on_the_device() {
     let program = merged(&parts);
     assert_eq!(program.weights.len(), models[0].weights.len().min(distinct(&models[0])));
     assert_computes_the_same(&program, &parts, true);
+    let default = OptimizeOptions::default().pipeline;
+    assert_computes_the_same(&optimised(&program, &default), &parts, false);
 
     let host = Profile::builtin("host").expect("built in");
     let bytes = |module: &Module| {
         let mut request = PlanRequest::new(Target::single(host));
-        // Without rewriting: fused weights of one phase need not be those of the other.
+        // Without rewriting, weights are stored as they are in the files.
         request.optimize.pipeline = "canonicalize".into();
         let symbols = walk::symbols(module);
         request.sizes = symbols.iter().map(|s| (s.name().to_owned(), vec![(16, 16)])).collect();
@@ -149,6 +151,21 @@ fn prefill_and_decode_share_their_weights_on_the_device() {
     let of_weight = |c: &Content| matches!(c, Content::Constant { .. });
     assert!(plan.buffers.iter().any(|b| of_weight(&b.content)));
     assert!(both < alone + alone / 4, "{both} bytes of weights for both, {alone} for one");
+}
+
+#[test]
+fn entries_that_share_forms_of_weights_compute_what_they_computed() {
+    let pairs = [
+        ["qwen3_prefill_dyn", "qwen3_decode_dyn"],
+        ["llama_decode_static_io", "llama_prefill_static"],
+        ["t5_decoder_step_dyn", "t5_decoder_prefill_dyn"],
+    ];
+    for pair in pairs {
+        let Some(models) = shared(&pair) else { return };
+        let parts = [(&models[0], pair[0]), (&models[1], pair[1])];
+        let program = optimised(&merged(&parts), &OptimizeOptions::default().pipeline);
+        assert_computes_the_same(&program, &parts, false);
+    }
 }
 
 fn distinct(module: &Module) -> usize {

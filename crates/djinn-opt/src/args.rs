@@ -161,6 +161,11 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The name of a program.
+fn program_name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("a name that is not empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// What a plan is to be good at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PlanObjective {
@@ -208,12 +213,36 @@ pub(crate) struct PlanArgs {
     /// Copy KV caches that are inputs and outputs on every run instead of keeping them on their device
     #[arg(long)]
     pub(crate) copy_caches: bool,
+    /// Keep weights that do not fit the devices on the host, and copy them in every run
+    #[arg(long)]
+    pub(crate) stream_weights: bool,
     /// Several model files are entry functions of one program of this name that share weights and state
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = program_name)]
     pub(crate) program: Option<String>,
     /// Keep plans here and use those that are there
     #[arg(long, value_name = "DIR")]
     pub(crate) plan_cache: Option<PathBuf>,
+}
+
+impl PlanArgs {
+    /// Options that were given and that nothing asks for where no plan is made: passes know of the devices, and of what
+    /// belongs to them, if devices were named.
+    pub(crate) fn unused_without_plan(&self) -> Vec<&'static str> {
+        let target = !self.device.is_empty() || self.topology.is_some();
+        let given = [
+            ("--phase", self.phase.is_some()),
+            ("--bind", !self.bind.is_empty() && !target),
+            ("--objective", self.objective != PlanObjective::Latency && !target),
+            ("--pin", !self.pin.is_empty()),
+            ("--costs", self.costs.is_some() && !target),
+            ("--memory-limit", self.memory_limit.is_some() && !target),
+            ("--max-streams", self.max_streams.is_some() && !target),
+            ("--copy-caches", self.copy_caches),
+            ("--stream-weights", self.stream_weights),
+            ("--plan-cache", self.plan_cache.is_some()),
+        ];
+        given.into_iter().filter(|(_, unused)| *unused).map(|(name, _)| name).collect()
+    }
 }
 
 /// What is written.
@@ -233,7 +262,7 @@ pub(crate) enum Emit {
     PlanText,
     /// A folder with program, plan and weights, for `djinn-opt run`
     Bundle,
-    /// The simulated timeline of the plan's first entry, for Perfetto or chrome://tracing
+    /// The simulated timelines of the plan's entries, each with its own processes, for Perfetto or chrome://tracing
     Trace,
     /// One HTML page: placement, timeline, memory, costs
     Report,

@@ -93,6 +93,7 @@ fn inputs(
     match &args.inputs {
         Some(path) => {
             let all = djinn::npz::read(path)?;
+            djinn::npz::check_types(&all, function).at(|| path.display().to_string())?;
             let known: BTreeMap<_, _> =
                 all.into_iter().filter(|(n, _)| function.arguments.iter().any(|(a, _)| **a == **n)).collect();
             if known.is_empty() && !function.arguments.is_empty() {
@@ -206,10 +207,5 @@ fn read(path: &Path) -> Result<(Plan, Option<Module>)> {
     let bytes = std::fs::read(path)
         .map_err(|e| input("file.read", e.to_string()))
         .at(|| path.display().to_string())?;
-    let plan = match String::from_utf8(bytes) {
-        Ok(text) if text.trim_start().starts_with('{') => plan_data::from_json(&text),
-        Ok(text) => plan_data::from_binary(text.as_bytes()),
-        Err(e) => plan_data::from_binary(e.as_bytes()),
-    };
-    plan.at(|| path.display().to_string()).map(|plan| (plan, None))
+    crate::sniff::plan(bytes).at(|| path.display().to_string()).map(|plan| (plan, None))
 }

@@ -6,7 +6,9 @@ mod extract;
 mod planning;
 mod report;
 mod run;
+mod sniff;
 mod solve;
+mod unknown;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
 
 fn exit_code(d: &Diagnostic) -> u8 {
     match d.culprit {
+        // What is wrong with the arguments themselves, as far as the parser of the command line does not see it.
+        Culprit::Input if d.code.starts_with("cli.") => 2,
         Culprit::Input => 1,
         Culprit::Unsupported => 3,
         Culprit::Internal => 4,

@@ -29,7 +29,8 @@ pub(crate) fn request(args: &PlanArgs, optimize: OptimizeOptions) -> Result<Plan
     }
     request.phase.clone_from(&args.phase);
     request.copy_caches = args.copy_caches;
-    request.optimize = OptimizeOptions { target: None, ..optimize };
+    request.stream_weights = args.stream_weights;
+    request.optimize = optimize;
     Ok(request)
 }
 
@@ -199,10 +200,10 @@ pub(crate) fn emit(emit: Emit, written: &Written<'_>, output: Option<&Path>) -> 
     }
 }
 
-/// The simulated timeline of the plan's first entry.
+/// The simulated timelines of the plan's entries.
 fn trace(plan: &Plan) -> Result<String> {
-    let timeline = plan_data::simulate(plan, 0)?;
-    Ok(plan_data::trace_json(&timeline, plan))
+    let timelines = (0..plan.entries.len()).map(|entry| plan_data::simulate(plan, entry));
+    Ok(plan_data::traces_json(&timelines.collect::<Result<Vec<_>>>()?, plan))
 }
 
 fn report(written: &Written<'_>) -> String {

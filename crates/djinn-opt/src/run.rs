@@ -39,6 +39,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     if let Some(warning) = missing_weights(&model.module) {
         progress.suspend(|| complain(&format!("{warning}\n")));
     }
+    if args.emit == Some(Emit::Onnx) {
+        one_entry(&model.module, args.input.len())?;
+    }
+    if let Some(warning) = unused_options(args) {
+        progress.suspend(|| complain(&format!("{warning}\n")));
+    }
     let mut work = Work { args, model, progress, clock };
     let done = match args.emit {
         Some(emit) if emit.is_planned() => work.plan(emit)?,
@@ -98,7 +104,8 @@ impl Work<'_> {
 
     fn optimise(&mut self) -> Result<Option<Done>> {
         self.stage("optimising");
-        let options = options(self.args)?;
+        let target = planning::target_if_named(&self.args.plan)?.map(Arc::new);
+        let options = OptimizeOptions { target, ..options(self.args)? };
         let mut module = self.model.module.clone();
         let watch = watch(self.args, &self.progress);
         let outcome = self.clock.time("optimise", || djinn::optimize(&mut module, &options, Some(watch)))?;
@@ -117,6 +124,9 @@ impl Work<'_> {
         if let Some((cache, key)) = cache.as_ref().filter(|_| nothing_else)
             && let Some((plan, _)) = cache.get(key)
         {
+            if let Some(unknown) = crate::unknown::unknown(&self.model, &self.model.module) {
+                self.progress.suspend(|| complain(&format!("warning: {}\n", unknown.message)));
+            }
             let written = planning::Written {
                 plan: &plan,
                 module: None,
@@ -130,6 +140,13 @@ impl Work<'_> {
         let mut module = self.model.module.clone();
         let watch = watch(self.args, &self.progress);
         let planned = self.clock.time("optimise", || djinn::plan(&mut module, &request, Some(watch)))?;
+        if let Some(unknown) = crate::unknown::unknown(&self.model, &module) {
+            // A bundle is there to be run.
+            if emit == Emit::Bundle {
+                return Err(unknown.help("--emit plan and --emit report show the plan all the same"));
+            }
+            self.progress.suspend(|| complain(&format!("warning: {}\n", unknown.message)));
+        }
         Ok(Some(Done { module, outcome: planned.outcome, plan: Some(planned.plan), cache }))
     }
 
@@ -161,6 +178,11 @@ impl Work<'_> {
         }
         self.stage("checking");
         let inputs = self.args.inputs.as_deref().map(djinn::npz::read).transpose()?;
+        if let (Some(inputs), Some(path)) = (&inputs, &self.args.inputs) {
+            for function in self.model.module.entries() {
+                djinn::npz::check_types(inputs, function).at(|| path.display().to_string())?;
+            }
+        }
         let options = CheckOptions { inputs, seed: self.args.seed };
         let Work { clock, model, .. } = self;
         clock.time("check", || djinn::check(&model.module, module, &options)).map(Some)
@@ -233,12 +255,48 @@ fn title(args: &RunArgs) -> String {
 /// What to tell of weights that the file declares without values.
 fn missing_weights(module: &Module) -> Option<String> {
     let mut missing = module.weights.iter().filter(|(_, w)| w.data.is_none());
-    let (first, _) = missing.next()?;
+    let first = printable(missing.next()?.0);
     let count = 1 + missing.count();
     Some(format!(
         "warning: {count} weights have no values ('{first}' is the first): the graph is optimised, but can be neither \
          checked nor run\n  help: keep the file with the external data beside the model"
     ))
+}
+
+/// An ONNX model has one graph.
+fn one_entry(module: &Module, files: usize) -> Result<()> {
+    let names: Vec<String> = module.entries().map(|f| format!("'{}'", printable(&f.name))).collect();
+    if names.len() < 2 {
+        return Ok(());
+    }
+    let message =
+        format!("ONNX holds one entry function, the program has {}: {}", names.len(), names.join(", "));
+    Err(input("cli.emit", message).shortened().help(match files {
+        1 => "keep one of them in the file; --emit ir and --emit bundle hold several",
+        _ => "give the file of the one to write, without --program; --emit ir and --emit bundle hold several",
+    }))
+}
+
+/// What to tell of planning options where no plan is made.
+fn unused_options(args: &RunArgs) -> Option<String> {
+    let unused = args.plan.unused_without_plan();
+    if unused.is_empty() || args.emit.is_some_and(Emit::is_planned) {
+        return None;
+    }
+    let verb = if unused.len() == 1 { "changes" } else { "change" };
+    Some(format!(
+        "warning: {} {verb} nothing: no plan is made\n  help: --emit plan, plan-text, bundle, trace and report make one",
+        unused.join(", ")
+    ))
+}
+
+/// The text with a stand-in for control characters and those that turn the direction of writing: names come from files.
+pub(crate) fn printable(text: &str) -> String {
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if odd(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Runs a reproducer again.
@@ -269,7 +327,6 @@ fn options(args: &RunArgs) -> Result<OptimizeOptions> {
         fuel: args.fuel,
         seed: args.seed,
         verify_each: args.verify_each,
-        target: planning::target_if_named(&args.plan)?.map(Arc::new),
         ..OptimizeOptions::default()
     };
     options.limits.nodes = args.node_limit;

@@ -199,6 +199,27 @@ fn wrong_pipelines_point_at_the_place() {
 }
 
 #[test]
+fn wrong_command_lines_exit_with_2() {
+    let input = model("bert/model.onnx");
+    let input = input.to_string_lossy();
+    for (args, code) in [
+        (vec!["--no-such-option"], ""),
+        (vec!["--emit", "ir"], "cli.input"),
+        (vec![&*input, &*input], "cli.input"),
+        (vec![&*input, "--emit", "onnx"], "cli.output"),
+        (vec![&*input, "--emit", "bundle"], "cli.output"),
+        (vec![&*input, "--emit", "plan", "--bind", "s0"], "cli.bind"),
+        (vec![&*input, "--emit", "plan", "--pin", "layers"], "cli.pin"),
+        (vec![&*input, "--emit", "plan", "--memory-limit", "much"], "cli.bytes"),
+    ] {
+        let run = djinn_opt(&args);
+        let told = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{args:?}: {told}");
+        assert!(told.contains(code), "{args:?}: {told}");
+    }
+}
+
+#[test]
 fn extra_rules_are_used() {
     let dir = folder("rules");
     std::fs::write(

@@ -42,7 +42,8 @@ fn fails(args: &[&str], exit: i32, code: &str) -> String {
     let message = text(&run.stderr);
     assert_eq!(run.status.code(), Some(exit), "{args:?}: {message}");
     assert!(message.contains(&format!("[{code}]")), "{args:?}: {message}");
-    assert_eq!(message.matches("error[").count(), 1, "{args:?}: {message}");
+    let label = if exit == 3 { "unsupported[" } else { "error[" };
+    assert_eq!(message.matches(label).count(), 1, "{args:?}: {message}");
     assert!(!message.contains("panicked"), "{message}");
     message
 }
@@ -122,13 +123,17 @@ fn mistakes_in_devices_and_sizes_are_explained() {
     let plan = |more: &[&str], code: &str| {
         let mut args = vec![input.as_str(), "--emit", "plan-text"];
         args.extend(more);
-        fails(&args, 1, code)
+        fails(&args, if code.starts_with("cli.") { 2 } else { 1 }, code)
     };
     let topology = |name: &str, text: &str| write(&folder, name, text);
     assert!(plan(&["--device", "h2000"], "profile.unknown").contains("h200"));
     plan(&["--bind", "s0"], "cli.bind");
     assert!(plan(&["--bind", "nothing=3"], "plan.symbol").contains("s0"));
     plan(&["--memory-limit", "lots"], "cli.bytes");
+    let twice = plan(&["--bind", "s0=1..16,9..32"], "plan.buckets");
+    assert!(twice.contains("s0 = 1..16") && twice.contains("s0 = 9..32"), "{twice}");
+    let twice = plan(&["--bind", "s0=16", "--bind", "s0=1..64"], "plan.buckets");
+    assert!(twice.contains("s0 = 16") && twice.contains("s0 = 1..64"), "{twice}");
     assert!(plan(&["--phase", "llm_prefill"], "plan.phase").contains("llm_decode"));
     assert!(plan(&["--memory-limit", "100kB"], "lifetime.memory").contains("may use 100.0 kB"));
     let cyclic = "[[node]]\nname = \"a\"\ninside = \"b\"\n[[node]]\nname = \"b\"\ninside = \"a\"\n\
@@ -156,6 +161,111 @@ fn a_pin_to_a_device_that_is_not_there_is_refused() {
         fails(&[&path, "--device", "h200,h200", "--emit", "plan", "-o", &out], 1, "colocate.device");
     assert!(message.contains("tpu:7") && message.contains("h200:0"), "{message}");
     assert!(!Path::new(&out).exists());
+}
+
+/// A model of one ONNX node that Djinn does not know: protobuf by hand.
+fn unknown_operator(folder: &Path, name: &str) -> String {
+    let field = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let value = |name: &str| {
+        // FLOAT of shape [4].
+        let shape = field(2, &field(1, &[0x08, 4]));
+        let tensor = field(1, &[&[0x08, 1][..], &shape].concat());
+        [field(1, name.as_bytes()), field(2, &tensor)].concat()
+    };
+    let node = [
+        field(1, b"x"),
+        field(2, b"y"),
+        field(3, name.as_bytes()),
+        field(4, b"Frobnicate"),
+        field(7, b"acme"),
+    ];
+    let parts = [field(1, &node.concat()), field(2, b"g"), field(11, &value("x")), field(12, &value("y"))];
+    let acme = [field(1, b"acme"), vec![0x10, 1]].concat();
+    let model = [vec![0x08, 8], field(7, &parts.concat()), field(8, &[0x10, 17]), field(8, &acme)].concat();
+    let path = folder.join("unknown.onnx");
+    std::fs::write(&path, model).expect("written");
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn unknown_operations_are_told_of_before_a_run() {
+    let folder = folder("unknown");
+    let input = unknown_operator(&folder, "the node");
+    let out = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let message = fails(&[&input, "--device", "host", "--emit", "bundle", "-o", &out("b")], 3, "plan.opaque");
+    assert!(message.contains("Frobnicate' at node 'the node'"), "{message}");
+    assert!(!folder.join("b").exists());
+    // The second time the plan comes from the cache.
+    let (plan, cache) = (out("p.json"), out("cache"));
+    for _ in 0..2 {
+        let args = [&input, "--device", "host", "--emit", "plan", "-o", &plan, "--plan-cache", &cache];
+        let run = djinn_opt(args);
+        let told = text(&run.stderr);
+        assert!(run.status.success() && told.contains("warning: ") && told.contains("'the node'"), "{told}");
+    }
+    let input = unknown_operator(&folder, "the\u{1b}[31m\nno\u{202e}de");
+    let run = djinn_opt([&input, "--device", "host", "--emit", "plan", "-o", &plan]);
+    let told = text(&run.stderr);
+    assert!(run.status.success() && told.contains("'the\u{fffd}[31m\u{fffd}no\u{fffd}de'"), "{told:?}");
+    assert!(!told.contains('\u{1b}') && !told.contains('\u{202e}'), "{told:?}");
+}
+
+#[test]
+fn planning_options_without_a_plan_are_told_of() {
+    let input = model("squeezenet/model.onnx");
+    let told = |more: &[&str]| {
+        let run = djinn_opt([&[input.as_str(), "--pass-pipeline", "builtin.module()"], more].concat());
+        assert!(run.status.success(), "{more:?}: {}", text(&run.stderr));
+        text(&run.stderr)
+    };
+    let says = told(&["--emit", "ir", "--stream-weights"]);
+    assert!(says.contains("warning: --stream-weights changes nothing"), "{says}");
+    let says = told(&["--emit", "dot", "--memory-limit", "1GB", "--pin", "a=b"]);
+    assert!(says.contains("warning: --pin, --memory-limit change nothing"), "{says}");
+    // Passes know of named devices and their limits.
+    assert_eq!(told(&["--emit", "ir", "--device", "host", "--memory-limit", "1GB"]), "");
+    assert_eq!(told(&["--emit", "plan-text", "--stream-weights"]), "");
+}
+
+#[test]
+fn files_that_are_no_plans_are_named_for_what_they_are() {
+    let bundle = bundle("no-plans", "bert/model.onnx");
+    let manifest = bundle.join("manifest.json").to_string_lossy().into_owned();
+    for command in ["explain", "plan-check"] {
+        assert!(fails(&[command, &model("bert/model.onnx")], 1, "plan.format").contains("an ONNX model"));
+        assert!(fails(&[command, &manifest], 1, "plan.format").contains("name the folder of the bundle"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        assert!(fails(&[command, source], 1, "plan.format").contains("neither in JSON nor in binary form"));
+    }
+}
+
+#[test]
+fn inputs_of_another_type_are_refused_in_the_words_of_numpy() {
+    let bundle = bundle("types", "squeezenet/model.onnx").to_string_lossy().into_owned();
+    let inputs = folder("typed-inputs").join("x.npz");
+    let read = djinn::npz::read(Path::new(&model("squeezenet/inputs.npz"))).expect("arrays");
+    let wrong: Vec<_> = read
+        .into_iter()
+        .map(|(name, t)| {
+            let size = t.shape().iter().product::<usize>() * 8;
+            let t = djinn::ir::TensorData::new(djinn::ir::DType::F64, t.shape().to_vec(), vec![0u8; size]);
+            (name, t.expect("fits"))
+        })
+        .collect();
+    djinn::npz::write(&inputs, &wrong).expect("written");
+    let message = fails(&["run", &bundle, "--inputs", &inputs.to_string_lossy()], 1, "npz.dtype");
+    assert!(message.contains("the elements are float64 (<f8); expected float32 (<f4)"), "{message}");
+}
+
+#[test]
+fn a_trace_has_every_entry() {
+    let out = folder("entries").join("t.json").to_string_lossy().into_owned();
+    let input = model("llama_decode/model.pt2");
+    succeeds(&[&input, "--device", "h200", "--bind", "s0=2..16,17..32", "--emit", "trace", "-o", &out]);
+    let trace = std::fs::read_to_string(&out).expect("written");
+    for name in ["entry 0 forward (s0 = 2..16", "entry 1 forward (s0 = 17..32"] {
+        assert!(trace.contains(name), "{name}");
+    }
 }
 
 #[test]
@@ -200,7 +310,14 @@ fn several_files_make_one_program() {
     let folder = folder("program");
     let out = folder.join("b").to_string_lossy().into_owned();
     let (a, b) = (model("llama_decode/model.pt2"), model("llama_staticcache/model.pt2"));
-    fails(&[&a, &b, "--emit", "ir"], 1, "cli.input");
+    fails(&[&a, &b, "--emit", "ir"], 2, "cli.input");
+    let onnx = folder.join("m.onnx").to_string_lossy().into_owned();
+    let message = fails(&[&a, &b, "--program", "x", "--check", "--emit", "onnx", "-o", &onnx], 2, "cli.emit");
+    assert!(message.contains("one entry function") && message.contains("without --program"), "{message}");
+    assert!(message.contains("'llama_decode', 'llama_staticcache'") && !Path::new(&onnx).exists());
+    let run = djinn_opt([a.as_str(), b.as_str(), "--program", "", "--emit", "ir"]);
+    assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("a name that is not empty"), "{}", text(&run.stderr));
     succeeds(&[&a, &b, "--program", "llama", "--emit", "bundle", "-o", &out]);
     for function in ["llama_decode", "llama_staticcache"] {
         let said = succeeds(&["run", &out, "--function", function, "--check"]);

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Numbers of devices; several get capacities that force a split
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     devices: Vec<usize>,
+    /// Numbers of devices that together cannot hold the weights: some stay on the host and are copied in every run
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    stream_weights: Vec<usize>,
     /// Passes before planning (default: those of djinn-opt)
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
@@ -72,18 +75,19 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
     ]);
     let enforced = enforced(args)?;
     let (mut records, mut failures, mut fatal, mut pinned) = (Vec::new(), 0, 0, 0);
-    let (mut mutants, mut refused, mut harmless, mut missed) = (0, 0, 0, 0);
+    let (mut mutants, mut refused, mut harmless, mut missed, mut streamed) = (0, 0, 0, 0, 0);
     for case in case::find(&args.dirs, &args.formats)? {
         for record in run(&case, args) {
             let failed = record["status"] != "ok";
             failures += usize::from(failed);
             fatal += usize::from(failed && is_fatal(&record, enforced.as_ref()));
             let count = |key: &str| record[key].as_u64().unwrap_or(0);
-            pinned += usize::from(record["split"].is_string());
+            pinned += usize::from(record["pinned"].is_boolean());
             mutants += count("mutants");
             harmless += count("harmless");
             refused += count("refused");
             missed += count("missed");
+            streamed += usize::from(count("streamed") > 0);
             if failed || !args.brief {
                 t.row(row(&record));
             }
@@ -91,7 +95,8 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         }
     }
     let summary = format!(
-        "{}: {} of {} run and agree, {failures} failed ({pinned} cut by pins, not by capacity); mutants: {mutants}, \
+        "{}: {} of {} run and agree, {failures} failed ({pinned} cut by pins, not by capacity; {streamed} \
+         with streamed weights); mutants: {mutants}, \
          refused {refused} ({harmless} of them computed the same), accepted and wrong {missed}",
         args.label,
         records.len() - failures,
@@ -139,28 +144,41 @@ fn row(r: &Value) -> Vec<String> {
 fn run(case: &Case, args: &Args) -> Vec<Value> {
     let mut split: Option<Needs> = None;
     let mut records = Vec::new();
-    for devices in &args.devices {
+    let mut sites: Vec<Site> = args.devices.iter().map(|devices| Site::Devices(*devices)).collect();
+    sites.extend(args.stream_weights.iter().map(|devices| Site::Streaming(*devices)));
+    for site in sites {
         let mut stages = Stages::default();
-        for (key, value) in
-            [("case", json!(case.name)), ("format", json!(case.format)), ("devices", json!(devices))]
+        let devices = json!(site.devices());
+        for (key, value) in [("case", json!(case.name)), ("format", json!(case.format)), ("devices", devices)]
         {
             stages.note(key, value);
         }
-        let needed = run_on(&mut stages, case, args, *devices, split);
+        let needed = run_on(&mut stages, case, args, site, split);
         split = split.or(needed);
         records.push(stages.finish());
     }
     records
 }
 
-/// Plans and runs a case on so many devices; gives the bytes that one device needs.
-fn run_on(
-    stages: &mut Stages,
-    case: &Case,
-    args: &Args,
-    devices: usize,
-    needed: Option<Needs>,
-) -> Option<Needs> {
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Site {
+    /// So many devices; of several, none can hold the whole model.
+    Devices(usize),
+    /// So many devices that cannot hold the whole model together, and a host that keeps the rest of the weights.
+    Streaming(usize),
+}
+
+impl Site {
+    fn devices(self) -> usize {
+        match self {
+            Site::Devices(devices) | Site::Streaming(devices) => devices,
+        }
+    }
+}
+
+/// Plans and runs a case on a site; gives the bytes that one device needs.
+fn run_on(stages: &mut Stages, case: &Case, args: &Args, site: Site, needed: Option<Needs>) -> Option<Needs> {
     let model = stages.run("import", || Ok(djinn::read(&case.model)?))?;
     let data = stages.run("data", || Ok(case::read_data(&case.dir)?))?;
     let feeds = model.module.functions.first().map(|f| case::feeds(f, &data)).unwrap_or_default();
@@ -170,11 +188,24 @@ fn run_on(
         let sizes = sizes(&module, &values)?;
         let pipeline = args.pipeline.clone().unwrap_or_else(|| OptimizeOptions::default().pipeline);
         djinn::optimize(&mut module, &OptimizeOptions { pipeline, ..OptimizeOptions::default() }, None)?;
-        split_plan(&mut module, devices, needed, &sizes)
+        match site {
+            Site::Devices(devices) => split_plan(&mut module, devices, needed, &sizes),
+            Site::Streaming(devices) => streamed_plan(&mut module, devices, needed, &sizes),
+        }
     })?;
     note_plan(stages, &plan);
-    if how == Split::Pins {
-        stages.note("split", json!("split by pins: one operation holds the weights"));
+    match how {
+        Split::Capacity => {}
+        Split::Pins => {
+            stages.note("pinned", json!(true));
+            stages.note("split", json!("split by pins: one operation holds the weights"));
+        }
+        Split::Streams => {
+            let bytes = fetched(&plan);
+            stages.note("streamed", json!(bytes));
+            stages.note("split", json!(format!("{bytes} B of weights copied in the run")));
+        }
+        Split::Whole(why) => stages.note("split", json!(format!("nothing streamed: {why}"))),
     }
     let module = Arc::new(module);
     stages.run("run", || {
@@ -212,16 +243,61 @@ impl Needs {
 /// weights keep some models from being cut more evenly.
 const SLACKS: [f64; 4] = [1.3, 1.6, 2.2, 3.0];
 
-/// Codes of errors that say that devices are too small.
-const REFUSALS: [&str; 3] = ["colocate.memory", "lifetime.memory", "plan.capacity"];
-
-/// How a plan for several devices was made to use them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a plan was made to fit its devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Split {
     /// No device can hold the whole model.
     Capacity,
     /// Operations are pinned to devices: what one operation needs is more than a share.
     Pins,
+    /// Weights stay on the host, or values wait there.
+    Streams,
+    /// No weights can stay on the host, for this reason.
+    Whole(String),
+}
+
+/// The parts of weights and state that a device which gets the others copied holds: the first that suffices.
+const PARTS: [f64; 5] = [0.3, 0.5, 0.7, 0.85, 0.95];
+
+/// Plans for devices that cannot hold the whole model.
+fn streamed_plan(
+    module: &mut Module,
+    devices: usize,
+    needed: Option<Needs>,
+    sizes: &BTreeMap<String, Vec<(i64, i64)>>,
+) -> Result<(Plan, Split), Problem> {
+    let needed = needed.ok_or_else(|| Problem::error("the run on one device must come first and succeed"))?;
+    let mut refusal = None;
+    for part in PARTS {
+        let each = needed.activations + (needed.kept as f64 * part / devices as f64) as u64;
+        let mut request = request(hosts(devices, Some(each))?, sizes);
+        request.stream_weights = true;
+        let mut attempt = module.clone();
+        match djinn::plan(&mut attempt, &request, None) {
+            Ok(planned) => {
+                *module = attempt;
+                return Ok((shared(planned)?, Split::Streams));
+            }
+            Err(e) if djinn::MEMORY_REFUSALS.contains(&e.code.as_str()) => refusal = Some(e),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    // Two of the largest weights may take as much as all of them.
+    let why = refusal.map_or_else(String::new, |e| e.message);
+    let plan = split_plan(module, 1, None, sizes)?.0;
+    Ok((plan, Split::Whole(why)))
+}
+
+/// Bytes of constants that one run copies from hosts.
+fn fetched(plan: &Plan) -> u64 {
+    let is_constant = |v: &djinn::plan_data::View| {
+        matches!(plan.buffers[v.buffer.index()].content, djinn::plan_data::Content::Constant { .. })
+    };
+    let bytes = |a: &Action| match a {
+        Action::Copy { from: djinn::plan_data::Place::Buffer(view), .. } if is_constant(view) => view.bytes,
+        _ => 0,
+    };
+    plan.entries.iter().flat_map(|e| &e.commands).map(|c| bytes(&c.action)).sum()
 }
 
 /// Plans for so many devices, none of which can hold the whole model; a model that cannot be cut that way has its
@@ -238,16 +314,23 @@ fn split_plan(
         match djinn::plan(&mut attempt, &request, None) {
             Ok(planned) => {
                 *module = attempt;
-                return Ok((planned.plan, Split::Capacity));
+                return Ok((shared(planned)?, Split::Capacity));
             }
-            Err(e) if devices > 1 && REFUSALS.contains(&e.code.as_ref()) => {}
+            Err(e) if devices > 1 && djinn::MEMORY_REFUSALS.contains(&e.code.as_str()) => {}
             Err(e) => return Err(e.into()),
         }
     }
     pin(module, devices);
-    let text = format!("[[device]]\nprofile = \"host\"\ncount = {devices}\n");
-    let request = request(Target::new(Topology::parse(&text, "harness")?), sizes);
-    Ok((djinn::plan(module, &request, None)?.plan, Split::Pins))
+    let request = request(hosts(devices, None)?, sizes);
+    Ok((shared(djinn::plan(module, &request, None)?)?, Split::Pins))
+}
+
+/// The plan, if it did not have to be made again without views and results in place: that hides a mistake.
+fn shared(planned: djinn::Planned) -> Result<Plan, Problem> {
+    match planned.outcome.remarks.iter().find(|r| r.pass == "planner" && r.rule == "sharing") {
+        Some(given_up) => Err(Problem::wrong(given_up.message.clone())),
+        None => Ok(planned.plan),
+    }
 }
 
 fn request(target: Target, sizes: &BTreeMap<String, Vec<(i64, i64)>>) -> PlanRequest {
@@ -281,7 +364,13 @@ fn target(devices: usize, needed: Option<Needs>, slack: f64) -> Result<Target, P
     // All activations, and a little more than a fair share of the rest: less than one device needs.
     let share = needed.kept as f64 * slack / devices as f64;
     let each = ((needed.activations as f64 + share) as u64).min(needed.all() - 1);
-    let text = format!("[[device]]\nprofile = \"host\"\ncount = {devices}\nmemory_bytes = {each}\n");
+    hosts(devices, Some(each))
+}
+
+/// So many host devices, with so much memory each.
+fn hosts(devices: usize, each: Option<u64>) -> Result<Target, Problem> {
+    let memory = each.map_or_else(String::new, |bytes| format!("memory_bytes = {bytes}\n"));
+    let text = format!("[[device]]\nprofile = \"host\"\ncount = {devices}\n{memory}");
     Ok(Target::new(Topology::parse(&text, "harness")?))
 }
 

@@ -88,8 +88,9 @@ fn write_unplaced(path: &Path, bundle: &Bundle) -> Result<()> {
     std::fs::create_dir_all(parent).map_err(failed)?;
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let prefix = staging_prefix(&name);
-    let own = format!("{prefix}{}-", std::process::id());
-    let staging = tempfile::Builder::new().prefix(&own).tempdir_in(parent).map_err(failed)?;
+    let staging = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(failed)?;
+    let alive = std::fs::File::create(staging.path().join(LOCK)).map_err(failed)?;
+    alive.lock().map_err(failed)?;
     let fresh = staging.path().join("new");
     std::fs::create_dir(&fresh).map_err(failed)?;
     write_files(&fresh, bundle)?;
@@ -130,8 +131,10 @@ fn exchange(_: &Path, _: &Path) -> bool {
     false
 }
 
-/// How the hidden folders begin in which bundles of this name are written; the number of the writing process and a random
-/// part follow.
+/// The file in a hidden folder that its writer keeps locked.
+const LOCK: &str = "lock";
+
+/// How the hidden folders begin in which bundles of this name are written; a random part follows.
 fn staging_prefix(name: &str) -> String {
     // A file system takes names of 255 bytes.
     let short = match name.len() {
@@ -141,31 +144,28 @@ fn staging_prefix(name: &str) -> String {
     format!(".djinn-bundle-{short}-")
 }
 
-/// A writer that takes longer than this is taken for dead.
-const MAX_WRITING: Duration = Duration::from_secs(60 * 60);
+/// A folder without a lock that is older than this was left by a writer that did not come so far.
+const MAX_UNLOCKED: Duration = Duration::from_secs(60 * 60);
 
 /// Removes what writers left that were killed, of the same bundle only. What cannot be removed stays.
 fn remove_leftovers(parent: &Path, prefix: &str) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((process, random)) = name.strip_prefix(prefix).and_then(|rest| rest.split_once('-')) else {
-            continue;
-        };
-        let Ok(process) = process.parse::<u32>() else { continue };
+        let Some(random) = name.strip_prefix(prefix) else { continue };
         let is_ours = !random.is_empty() && random.bytes().all(|b| b.is_ascii_alphanumeric());
-        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        let dead = !may_run(process) || age.is_some_and(|age| age > MAX_WRITING);
-        if is_ours && is_folder && dead {
+        if !is_ours || !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        let lock = std::fs::File::open(entry.path().join(LOCK));
+        let age = || entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        let dead = match &lock {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => age().is_some_and(|age| age > MAX_UNLOCKED),
+        };
+        if dead {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// Might a process of this number run? Only where `/proc` lists processes can the answer be no.
-fn may_run(process: u32) -> bool {
-    let processes = Path::new("/proc");
-    !processes.join("self").exists() || processes.join(process.to_string()).exists()
 }
 
 /// Is this an empty folder, or the folder of a bundle with nothing else in it?
@@ -418,20 +418,25 @@ mod tests {
             std::fs::create_dir_all(path.join("new")).expect("made");
             path
         };
-        let (alive, nobody) = (std::process::id(), u32::MAX);
-        let dead = make(&format!(".djinn-bundle-b-{nobody}-aB3"));
-        let old = make(&format!(".djinn-bundle-b-{alive}-old1"));
-        let long_ago = std::time::SystemTime::now() - 2 * MAX_WRITING;
+        let lock = |path: &Path| std::fs::File::create(path.join(LOCK)).expect("made");
+        let dead = make(".djinn-bundle-b-aB1");
+        lock(&dead);
+        let old = make(".djinn-bundle-b-aB2");
+        let long_ago = std::time::SystemTime::now() - 2 * MAX_UNLOCKED;
         std::fs::File::open(&old).and_then(|f| f.set_modified(long_ago)).expect("aged");
+        let alive = make(".djinn-bundle-b-aB3");
+        let held = lock(&alive);
+        held.lock().expect("locked");
         let kept = [
-            make(&format!(".djinn-bundle-b-{alive}-aB3")),
-            make(&format!(".djinn-bundle-other-{nobody}-aB3")),
-            make(&format!(".djinn-bundle-b-c-{nobody}-aB3")),
-            make(&format!(".djinn-bundle-b-{nobody}-my files")),
-            make(".djinn-bundle-b-notes"),
+            alive,
+            make(".djinn-bundle-b-aB4"),
+            make(".djinn-bundle-other-aB5"),
+            make(".djinn-bundle-b-c-aB6"),
+            make(".djinn-bundle-b-my files"),
             make("b"),
         ];
-        let file = folder.path().join(format!(".djinn-bundle-b-{nobody}-file"));
+        kept[2..].iter().for_each(|path| drop(lock(path)));
+        let file = folder.path().join(".djinn-bundle-b-file");
         std::fs::write(&file, "a file").expect("written");
         remove_leftovers(folder.path(), &staging_prefix("b"));
         assert!(!dead.exists() && !old.exists());

@@ -289,7 +289,7 @@ pub(crate) enum Spelling {
 pub(crate) struct RunArgs {
     /// The model: .pt2, .onnx (each also gzipped), SRG JSON or binary, or IR text; told by content; several with --program
     pub(crate) input: Vec<PathBuf>,
-    /// Write the result here (default for text: standard output)
+    /// Write the result here (default for text, and -: standard output)
     #[arg(short, long)]
     pub(crate) output: Option<PathBuf>,
     /// What to write

@@ -19,7 +19,9 @@ use std::process::ExitCode;
 const CHECK_FAILED: u8 = 5;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    // As elsewhere, a dash is standard output.
+    cli.run.output = cli.run.output.filter(|path| path.as_os_str() != "-");
     let outcome = std::panic::catch_unwind(|| match cli.command {
         Some(Command::Extract { graph, output, json }) => extract::extract(&graph, output.as_deref(), json),
         Some(Command::Rerun { file }) => run::rerun(&file),

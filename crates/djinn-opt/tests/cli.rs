@@ -171,6 +171,24 @@ fn outputs_follow_links_and_replace_nothing_but_files() {
 }
 
 #[test]
+fn a_dash_is_standard_output() {
+    let input = model("lstm/model.onnx").to_string_lossy().into_owned();
+    let here = folder("dash");
+    let run = |output: &[&str]| {
+        let command = env!("CARGO_BIN_EXE_djinn-opt");
+        Command::new(command)
+            .args([&input, "--emit", "ir"])
+            .args(output)
+            .current_dir(&here)
+            .output()
+            .expect("djinn-opt starts")
+    };
+    let (dash, none) = (run(&["-o", "-"]), run(&[]));
+    assert!(dash.status.success() && dash.stdout == none.stdout && !none.stdout.is_empty());
+    assert_eq!(std::fs::read_dir(&here).expect("a folder").count(), 0);
+}
+
+#[test]
 fn a_result_found_wrong_is_not_written() {
     let dir = folder("unsound");
     // A rule that does not hold: relu is not the identity.

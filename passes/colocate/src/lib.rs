@@ -10,7 +10,7 @@
 //! operation that reads it and the one that updates it are on one device, in all functions of the module. Functions
 //! are placed one after another, the one with most weights first; the others follow the weights and states.
 //!
-//! With the option `stream-weights`, weights that the devices have no room for stay on the hosts ([`stream`]): a
+//! With the option `stream-weights`, weights that the devices have no room for stay on the hosts: a
 //! `transfer` brings them to their device before each use.
 //!
 //! Requires a verified module without calls of private functions where there are several devices. Ensures that every

@@ -9,7 +9,7 @@ use crate::data::{ContentHash, TensorData};
 use crate::dim::SymbolTable;
 use crate::ops::OpKind;
 use crate::types::TensorType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A value of one graph.
@@ -64,6 +64,33 @@ pub struct Op {
     pub regions: Vec<Graph>,
     /// Where it comes from.
     pub location: Location,
+}
+
+impl Op {
+    /// An annotation that is an integer.
+    pub fn annotated_int(&self, name: &str) -> Option<i64> {
+        match self.annotations.get(name) {
+            Some(Attr::Int(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// An annotation that is text.
+    pub fn annotated_str(&self, name: &str) -> Option<&str> {
+        match self.annotations.get(name) {
+            Some(Attr::Str(text)) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Arguments and results of a function, by number, that are KV caches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caches {
+    /// Numbers of arguments.
+    pub arguments: BTreeSet<usize>,
+    /// Numbers of results.
+    pub results: BTreeSet<usize>,
 }
 
 /// A straight-line SSA body.
@@ -340,6 +367,15 @@ impl Module {
     pub fn weight_hash(&self, name: &str) -> Option<ContentHash> {
         let held = self.weights.get(name)?.data.as_ref().map(|(hash, _)| *hash);
         held.or_else(|| self.absent.get(name).copied())
+    }
+
+    /// The arguments and results of a function that phase detection found to be KV caches.
+    pub fn caches(&self, function: &Function) -> Caches {
+        let numbers = |what: &str| {
+            let text = self.metadata.get(format!("cache.{}.{what}", function.name).as_str());
+            text.map(|t| t.split_whitespace().filter_map(|n| n.parse().ok()).collect()).unwrap_or_default()
+        };
+        Caches { arguments: numbers("arguments"), results: numbers("results") }
     }
 
     /// Number of operations in all functions, regions included.

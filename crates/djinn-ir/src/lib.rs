@@ -35,8 +35,8 @@ pub use data::{ContentHash, TensorData};
 pub use dim::{Dim, Symbol, SymbolInfo, SymbolTable};
 pub use dtype::DType;
 pub use graph::{
-    ArgumentKind, Function, Graph, Location, Module, Op, OpId, ResultKind, Value, ValueId, Visibility,
-    Weight, weight_attrs,
+    ArgumentKind, Caches, Function, Graph, Location, Module, Op, OpId, ResultKind, Value, ValueId,
+    Visibility, Weight, weight_attrs,
 };
 pub use hash::{constant_hashes, graph_hash, program_hash};
 pub use ops::OpKind;

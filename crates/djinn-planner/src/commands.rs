@@ -10,9 +10,9 @@ use crate::cost::Costs;
 use crate::entry::{EntrySpec, Prepared, Shared};
 use crate::names::{kernel_name, positions, value_ref};
 use crate::places::Places;
-use crate::units::{Unit, UnitKind, external_operands, number};
+use crate::units::{Unit, UnitKind, external_operands};
 use djinn_diag::{Result, internal};
-use djinn_ir::{Attr, Function, OpId, SymbolTable, ValueId};
+use djinn_ir::{Function, OpId, SymbolTable, ValueId};
 use djinn_plan::{
     Action, BufferId, CopyReason, DeviceId, Entry, Kernel, KernelId, Operand, Place, Stream, StreamId,
     StreamKind, ValueRef, View,
@@ -129,9 +129,9 @@ impl<'a, 'b> Drafter<'a, 'b> {
 
     /// The device of an operation: its annotation, or the first one of the target.
     fn device_of(&mut self, id: OpId) -> Result<DeviceId> {
-        match self.function.graph.op(id).annotations.get("device") {
-            Some(Attr::Str(name)) => self.shared.device(name),
-            _ => Ok(DeviceId(0)),
+        match self.function.graph.op(id).annotated_str("device") {
+            Some(name) => self.shared.device(name),
+            None => Ok(DeviceId(0)),
         }
     }
 
@@ -173,7 +173,7 @@ impl<'a, 'b> Drafter<'a, 'b> {
                 None => self.home(from)?,
             };
             // What brings an argument here is for whoever reads the view.
-            let annotated = number(graph.op(*id), "stream").unwrap_or(0);
+            let annotated = graph.op(*id).annotated_int("stream").unwrap_or(0);
             let stream = match graph.op(*id).kind {
                 djinn_ir::OpKind::Transfer => self.stream(device, StreamKind::Copy, annotated),
                 _ => self.stream(device, StreamKind::Compute, annotated),
@@ -215,7 +215,7 @@ impl<'a, 'b> Drafter<'a, 'b> {
         let is_host = |d: DeviceId| self.shared.plan.devices[d.index()].host;
         let (from_host, to_host) = (is_host(home), is_host(device));
         let stream_device = if to_host { home } else { device };
-        let stream = self.stream(stream_device, StreamKind::Copy, number(op, "stream").unwrap_or(0));
+        let stream = self.stream(stream_device, StreamKind::Copy, op.annotated_int("stream").unwrap_or(0));
         let source = self.read(from, home, stream)?;
         let view = self.write(to, device)?;
         let seconds = match home == device {
@@ -245,7 +245,7 @@ impl<'a, 'b> Drafter<'a, 'b> {
         let graph = &self.function.graph;
         let first = graph.op(unit.ops[0]);
         let device = self.device_of(unit.ops[0])?;
-        let stream = self.stream(device, StreamKind::Compute, number(first, "stream").unwrap_or(0));
+        let stream = self.stream(device, StreamKind::Compute, first.annotated_int("stream").unwrap_or(0));
         let mut reads = Vec::new();
         for v in external_operands(graph, unit) {
             reads.push(self.read(v, device, stream)?);
@@ -260,7 +260,7 @@ impl<'a, 'b> Drafter<'a, 'b> {
         let kernel = Kernel {
             name: kernel_name(graph, unit),
             ops: unit.ops.iter().map(|id| self.positions[id.0 as usize]).collect(),
-            engine: number(first, "engine").and_then(|n| u32::try_from(n).ok()),
+            engine: first.annotated_int("engine").and_then(|n| u32::try_from(n).ok()),
             workspace: None,
             seconds: work.seconds,
             flops: work.flops,

@@ -5,7 +5,6 @@
 //! waits for it, all regions are cut by levels. Along a dependence the level rises by one
 //! where the region changes, so the operations of one region and level wait for nothing that waits for one of them.
 
-use crate::units::number;
 use djinn_ir::{Graph, Module};
 use djinn_plan::{Action, Content, DeviceId, Engine, Entry, KernelId, Operand, Place, Plan, ValueRef, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +15,7 @@ const CUT: &str = "its values leave the device or come back, or a cache is appen
 /// Enters the engines of an entry whose kernels carry the numbers of their regions.
 pub(crate) fn fill(module: &Module, graph: &Graph, plan: &Plan, entry: &mut Entry) {
     let regions: Vec<Option<u32>> =
-        graph.ops().map(|(_, op)| number(op, "engine").and_then(|n| u32::try_from(n).ok())).collect();
+        graph.ops().map(|(_, op)| op.annotated_int("engine").and_then(|n| u32::try_from(n).ok())).collect();
     let mut region_of: BTreeMap<u32, u32> =
         entry.kernels.iter().filter_map(|k| k.engine).map(|e| (e, e)).collect();
     if region_of.is_empty() {

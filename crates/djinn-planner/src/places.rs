@@ -9,7 +9,7 @@ use crate::units::{Unit, UnitKind};
 use djinn_device::{Target, Topology};
 use djinn_diag::{Diagnostic, Result, internal};
 use djinn_ir::graph::Definition;
-use djinn_ir::{Attr, Dim, Function, Graph, OpId, OpKind, SymbolTable, ValueId};
+use djinn_ir::{Dim, Function, Graph, OpId, OpKind, SymbolTable, ValueId};
 use djinn_lifetime::{Storage, StorageId, StorageKind, StorageOptions};
 use djinn_plan::{
     Action, Alias, ArenaKind, BufferId, Content, CopyReason, DeviceId, Operand, Place, StateBinding,
@@ -168,10 +168,10 @@ fn several_devices(
     let mut touched: BTreeMap<StorageId, BTreeSet<usize>> = BTreeMap::new();
     for (unit, _) in units.iter().zip(&storage.skipped).filter(|(_, skipped)| !**skipped) {
         let first = graph.op(unit.ops[0]);
-        let device = match (unit.kind, first.annotations.get("device")) {
+        let device = match (unit.kind, first.annotated_str("device")) {
             (UnitKind::Transfer, _) => topology.device_index(first.attrs.str("device")),
-            (UnitKind::Kernel, Some(Attr::Str(name))) => topology.device_index(name),
-            (UnitKind::Kernel, _) => Some(0),
+            (UnitKind::Kernel, Some(name)) => topology.device_index(name),
+            (UnitKind::Kernel, None) => Some(0),
         };
         let ops = unit.ops.iter().map(|id| graph.op(*id));
         for v in ops.flat_map(|op| op.operands.iter().chain(&op.results)) {

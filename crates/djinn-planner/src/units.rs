@@ -1,7 +1,7 @@
 //! Units of a function: what one command runs.
 
 use djinn_diag::Result;
-use djinn_ir::{Attr, Graph, Op, OpId, OpKind, ValueId};
+use djinn_ir::{Graph, OpId, OpKind, ValueId};
 use std::collections::BTreeSet;
 
 /// What a unit does.
@@ -20,14 +20,6 @@ pub struct Unit {
     pub kind: UnitKind,
     /// Its operations, in the order of the graph.
     pub ops: Vec<OpId>,
-}
-
-/// An integer annotation of an operation.
-pub(crate) fn number(op: &Op, name: &str) -> Option<i64> {
-    match op.annotations.get(name) {
-        Some(Attr::Int(n)) => Some(*n),
-        _ => None,
-    }
 }
 
 /// The units of a graph in an order of execution: operations with one `kernel` annotation together, every other

@@ -396,13 +396,9 @@ fn entries(module: &Module, request: &PlanRequest) -> Result<Vec<EntrySpec>> {
 
 /// Names of the arguments and results of a function that phase detection found to be KV caches.
 fn caches(module: &Module, function: &Function) -> BTreeSet<String> {
-    let numbers = |what: &str| -> Vec<usize> {
-        let text = module.metadata.get(format!("cache.{}.{what}", function.name).as_str());
-        text.map(|t| t.split_whitespace().filter_map(|n| n.parse().ok()).collect()).unwrap_or_default()
-    };
-    let arguments =
-        numbers("arguments").into_iter().filter_map(|n| function.arguments.get(n)).map(|(n, _)| n);
-    let results = numbers("results").into_iter().filter_map(|n| function.results.get(n)).map(|(n, _)| n);
+    let caches = module.caches(function);
+    let arguments = caches.arguments.iter().filter_map(|n| function.arguments.get(*n)).map(|(n, _)| n);
+    let results = caches.results.iter().filter_map(|n| function.results.get(*n)).map(|(n, _)| n);
     arguments.chain(results).map(ToString::to_string).collect()
 }
 

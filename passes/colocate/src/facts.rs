@@ -6,7 +6,8 @@ use djinn_device::Target;
 use djinn_diag::{Result, input};
 use djinn_ir::ops::{CostClass, traits};
 use djinn_ir::{
-    ArgumentKind, Function, Graph, Module, OpId, OpKind, ResultKind, SymbolTable, TensorType, ValueId, walk,
+    ArgumentKind, Caches, Function, Graph, Module, OpId, OpKind, ResultKind, SymbolTable, TensorType,
+    ValueId, walk,
 };
 use djinn_place::Link;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,22 +77,6 @@ pub(crate) struct Constant {
     pub(crate) users: Vec<usize>,
 }
 
-/// Numbers of the arguments and results that phase detection found to be caches.
-struct Caches {
-    arguments: BTreeSet<usize>,
-    results: BTreeSet<usize>,
-}
-
-impl Caches {
-    fn new(module: &Module, function: &Function) -> Self {
-        let numbers = |what: &str| {
-            let text = module.metadata.get(format!("cache.{}.{what}", function.name).as_str());
-            text.map(|t| t.split_whitespace().filter_map(|n| n.parse().ok()).collect()).unwrap_or_default()
-        };
-        Caches { arguments: numbers("arguments"), results: numbers("results") }
-    }
-}
-
 /// What placement needs to know of a function.
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -138,7 +123,7 @@ impl Facts {
         let repeated =
             Repeated { module, function, target, devices, links: &links, ahead: &ahead }.find(&ops)?;
         let sizes = Sizes { symbols: &module.symbols, target };
-        let caches = Caches::new(module, function);
+        let caches = module.caches(function);
         let activation_bytes = activations(function, &caches, &ops, &sizes, estimate);
         ops.retain(|id| !repeated.contains(id));
         let mut facts = Self {
@@ -179,7 +164,7 @@ impl Facts {
             })
             .collect();
         let mut number_of: BTreeMap<ValueId, usize> = BTreeMap::new();
-        let caches = Caches::new(module, function);
+        let caches = module.caches(function);
         for (i, ((name, kind), v)) in function.arguments.iter().zip(&graph.arguments).enumerate() {
             let is_state = matches!(kind, ArgumentKind::State { .. });
             if is_state || updates.contains_key(&i) || caches.arguments.contains(&i) {

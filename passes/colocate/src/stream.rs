@@ -179,7 +179,7 @@ fn take(candidates: &[Candidate<'_>], some: &[usize], share: u128) -> Vec<usize>
 }
 
 /// Copies of streamed weights that a body has by now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Arrived<V> {
     last: BTreeMap<(usize, String), (usize, V)>,
 }

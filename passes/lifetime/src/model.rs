@@ -6,7 +6,7 @@
 //! they count as *resident*.
 
 use crate::storage::{StorageKind, StorageOptions, assign, homes};
-use crate::units::{device, is_ahead, owners};
+use crate::units::{is_ahead, owners};
 use djinn_cost::CostModel;
 use djinn_ir::ops::{CostClass, traits};
 use djinn_ir::{Dim, Function, Graph, OpId, OpKind, SymbolTable, ValueId};
@@ -234,7 +234,7 @@ impl Model {
             if first.kind == OpKind::Transfer {
                 continue;
             }
-            let home = device(first).map(str::to_owned);
+            let home = first.annotated_str("device").map(str::to_owned);
             let device = self.device_number(home.as_deref());
             for v in self.units[u].iter().flat_map(|id| &graph.op(*id).operands) {
                 if ahead[v.0 as usize] && seen.insert((device, *v)) {

@@ -9,7 +9,9 @@ use djinn_cost::CostModel;
 use djinn_device::{Profile, Target};
 use djinn_diag::{Context, Diagnostic, RemarkKind, Result};
 use djinn_ir::walk::known_before_runs;
-use djinn_ir::{Function, Graph, Module, OpId, OpKind, Patch, Symbol, SymbolInfo, SymbolTable, ValueId};
+use djinn_ir::{
+    Caches, Function, Graph, Module, OpId, OpKind, Patch, Symbol, SymbolInfo, SymbolTable, ValueId,
+};
 use djinn_pass::{OptionInfo, Pass, PassContext, PassInfo, PassOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -90,7 +92,7 @@ impl Pass for Lifetime {
         let target = cx.target.clone();
         let site = Site::new(target.as_deref(), self.memory_limit, &module.symbols);
         for i in 0..module.functions.len() {
-            let kept = Kept::new(module, &module.functions[i]);
+            let kept = module.caches(&module.functions[i]);
             let function = &mut module.functions[i];
             let name = Arc::clone(&function.name);
             self.function(function, &module.symbols, &kept, &site, cx).at(|| format!("function '{name}'"))?;
@@ -110,25 +112,10 @@ fn with_body(function: &Function, graph: Graph) -> Function {
     }
 }
 
-/// Numbers of the arguments and results that phase detection found to stay on the device between runs.
-struct Kept {
-    arguments: Vec<usize>,
-    results: Vec<usize>,
-}
-
-impl Kept {
-    fn new(module: &Module, function: &Function) -> Self {
-        let numbers = |what: &str| -> Vec<usize> {
-            let text = module.metadata.get(format!("cache.{}.{what}", function.name).as_str());
-            text.map(|t| t.split_whitespace().filter_map(|n| n.parse().ok()).collect()).unwrap_or_default()
-        };
-        Kept { arguments: numbers("arguments"), results: numbers("results") }
-    }
-
-    fn values(&self, graph: &Graph) -> BTreeSet<ValueId> {
-        let arguments = self.arguments.iter().filter_map(|n| graph.arguments.get(*n));
-        arguments.chain(self.results.iter().filter_map(|n| graph.results.get(*n))).copied().collect()
-    }
+/// The values of a function that stay on the device between runs.
+fn kept_values(caches: &Caches, graph: &Graph) -> BTreeSet<ValueId> {
+    let arguments = caches.arguments.iter().filter_map(|n| graph.arguments.get(*n));
+    arguments.chain(caches.results.iter().filter_map(|n| graph.results.get(*n))).copied().collect()
 }
 
 /// Devices, their memory, and the way to their hosts.
@@ -167,10 +154,10 @@ impl<'a> Site<'a> {
     }
 
     /// The model of a function.
-    fn model(&self, function: &Function, cost: &CostModel<'_>, kept: &Kept) -> Result<(Vec<bool>, Model)> {
+    fn model(&self, function: &Function, cost: &CostModel<'_>, kept: &Caches) -> Result<(Vec<bool>, Model)> {
         let ahead = known_before_runs(function);
         let units = units(&function.graph, &ahead)?;
-        let kept = kept.values(&function.graph);
+        let kept = kept_values(kept, &function.graph);
         let setting =
             Setting { cost: *cost, sizes: &self.sizes, main: &self.main, hosts: &self.hosts, kept: &kept };
         let model = Model::new(function, &ahead, units, &setting);
@@ -253,7 +240,7 @@ impl Lifetime {
         &self,
         function: &mut Function,
         symbols: &SymbolTable,
-        kept: &Kept,
+        kept: &Caches,
         site: &Site<'_>,
         cx: &mut PassContext,
     ) -> Result<()> {
@@ -296,7 +283,7 @@ impl Lifetime {
         &self,
         function: &mut Function,
         cost: &CostModel<'_>,
-        kept: &Kept,
+        kept: &Caches,
         site: &Site<'_>,
         cx: &mut PassContext,
     ) -> Result<()> {
@@ -330,7 +317,7 @@ impl Lifetime {
         &self,
         function: &mut Function,
         cost: &CostModel<'_>,
-        kept: &Kept,
+        kept: &Caches,
         site: &Site<'_>,
         work: &mut u64,
         cx: &mut PassContext,
@@ -371,7 +358,7 @@ impl Lifetime {
         &self,
         function: &Function,
         cost: &CostModel<'_>,
-        kept: &Kept,
+        kept: &Caches,
         site: &Site<'_>,
         cx: &mut PassContext,
     ) -> Result<()> {

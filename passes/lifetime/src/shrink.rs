@@ -204,7 +204,7 @@ pub(crate) fn rebuilt(view: &View<'_>, choice: &Choice) -> Graph {
         let new = body.graph.add_argument(old.ty(*v).clone());
         body.map[v.0 as usize] = Some(new);
     }
-    let kernels = old.ops().filter_map(|(_, op)| crate::units::number(op, "kernel")).max().unwrap_or(-1);
+    let kernels = old.ops().filter_map(|(_, op)| op.annotated_int("kernel")).max().unwrap_or(-1);
     for (id, op) in old.ops() {
         if crate::units::is_ahead(op, view.ahead) {
             body.copy(id);
@@ -217,7 +217,7 @@ pub(crate) fn rebuilt(view: &View<'_>, choice: &Choice) -> Graph {
                 Means::Rematerialise(again) => {
                     for id in again {
                         let new = body.copy(*id);
-                        if crate::units::number(old.op(*id), "kernel").is_some() {
+                        if old.op(*id).annotated_int("kernel").is_some() {
                             body.graph.annotate(new, "kernel", kernels + 1);
                         }
                     }

@@ -21,7 +21,7 @@ mod views;
 
 pub use renewal::renewals;
 
-use crate::units::{device, is_ahead, owners};
+use crate::units::{is_ahead, owners};
 use djinn_ir::graph::Definition;
 use djinn_ir::{
     ArgumentKind, Dim, Function, Graph, OpId, OpKind, ResultKind, Symbol, SymbolTable, TensorType, ValueId,
@@ -272,7 +272,7 @@ impl<'a> Assigner<'a> {
 
     /// The device that a unit is annotated with.
     fn device_of(&self, unit: usize) -> Option<&'a str> {
-        self.units[unit].first().and_then(|id| device(self.graph.op(*id)))
+        self.units[unit].first().and_then(|id| self.graph.op(*id).annotated_str("device"))
     }
 
     /// A size in which symbols of one size count as numbers.
@@ -363,7 +363,7 @@ pub fn homes<'a>(function: &'a Function, units: &[Vec<OpId>]) -> Vec<Option<&'a 
             if (op.kind == OpKind::Transfer) != transfers {
                 continue;
             }
-            let home = if transfers { Some(op.attrs.str("device")) } else { device(op) };
+            let home = if transfers { Some(op.attrs.str("device")) } else { op.annotated_str("device") };
             for v in op.operands.iter().filter(|v| graph.is_argument(**v)) {
                 if !std::mem::replace(&mut known[v.0 as usize], true) {
                     homes[v.0 as usize] = home;

@@ -1,24 +1,8 @@
 //! Units of scheduling: the operations of one `kernel` annotation together, every other operation alone.
 
 use djinn_diag::{Result, internal};
-use djinn_ir::{Attr, Graph, Op, OpId, OpKind};
+use djinn_ir::{Graph, Op, OpId, OpKind};
 use std::collections::BTreeMap;
-
-/// An integer annotation of an operation.
-pub(crate) fn number(op: &Op, name: &str) -> Option<i64> {
-    match op.annotations.get(name) {
-        Some(Attr::Int(n)) => Some(*n),
-        _ => None,
-    }
-}
-
-/// The device that an operation is annotated with.
-pub(crate) fn device(op: &Op) -> Option<&str> {
-    match op.annotations.get("device") {
-        Some(Attr::Str(name)) => Some(name),
-        _ => None,
-    }
-}
 
 /// Are all results of the operation known ahead of time (`ahead`, by value number)?
 pub(crate) fn is_ahead(op: &Op, ahead: &[bool]) -> bool {
@@ -35,7 +19,7 @@ pub fn units(graph: &Graph, ahead: &[bool]) -> Result<Vec<Vec<OpId>>> {
     let mut units: Vec<Vec<OpId>> = Vec::new();
     let mut consecutive = true;
     for (id, op) in graph.ops().filter(|(_, op)| !is_ahead(op, ahead)) {
-        let group = number(op, "kernel").filter(|_| op.kind != OpKind::Transfer);
+        let group = op.annotated_int("kernel").filter(|_| op.kind != OpKind::Transfer);
         match group.and_then(|g| groups.get(&g).copied()) {
             Some(index) => {
                 consecutive &= index + 1 == units.len();

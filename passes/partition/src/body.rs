@@ -1,7 +1,7 @@
 //! A function's body as a graph of positions: what runs, where, and what needs what.
 
 use djinn_ir::walk::known_before_runs;
-use djinn_ir::{Attr, Function, Graph, Op, OpId, ValueId};
+use djinn_ir::{Function, Graph, Op, OpId, ValueId};
 use std::collections::BTreeMap;
 
 /// No operation of the body computes the value at run time.
@@ -127,12 +127,12 @@ struct Names<'a>(BTreeMap<&'a str, u32>);
 
 impl<'a> Names<'a> {
     fn number(&mut self, op: &'a Op, annotation: &str) -> u32 {
-        match op.annotations.get(annotation) {
-            Some(Attr::Str(name)) => {
+        match op.annotated_str(annotation) {
+            Some(name) => {
                 let next = self.0.len() as u32 + 1;
                 *self.0.entry(name).or_insert(next)
             }
-            _ => 0,
+            None => 0,
         }
     }
 }

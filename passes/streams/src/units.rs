@@ -4,7 +4,7 @@ use djinn_cost::{CostModel, MIN_SHARE};
 use djinn_device::Target;
 use djinn_diag::{Result, internal};
 use djinn_ir::walk::known_before_runs;
-use djinn_ir::{Attr, Function, Graph, Op, OpId, OpKind, SymbolTable, ValueId};
+use djinn_ir::{Function, Graph, Op, OpId, OpKind, SymbolTable, ValueId};
 use djinn_schedule::{Dag, Node};
 use std::collections::BTreeMap;
 
@@ -86,10 +86,7 @@ impl<'a> Collector<'a> {
     }
 
     fn take(&mut self, id: OpId, op: &Op) {
-        let kernel = match op.annotations.get("kernel") {
-            Some(Attr::Int(number)) if op.kind != OpKind::Transfer => Some(*number),
-            _ => None,
-        };
+        let kernel = op.annotated_int("kernel").filter(|_| op.kind != OpKind::Transfer);
         // A view that no kernel computes is the bytes of its operand: there when its producer is complete.
         let viewed = op.operands.first().and_then(|v| self.producer[v.0 as usize]);
         let known = match kernel {
@@ -138,7 +135,7 @@ impl<'a> Collector<'a> {
     /// What is known ahead of time and copied in the run comes from the host of the device.
     fn engine(&self, op: &Op) -> (Engine, Option<String>) {
         if op.kind != OpKind::Transfer {
-            return (self.named(device_of(op), false), None);
+            return (self.named(op.annotated_str("device").unwrap_or(""), false), None);
         }
         let ahead = |v: &ValueId| self.ahead.get(v.0 as usize).is_some_and(|a| *a);
         if op.operands.first().is_some_and(ahead) {
@@ -153,7 +150,7 @@ impl<'a> Collector<'a> {
         let last = unit.and_then(|u| u.ops.last()).and_then(|id| self.graph.get_op(*id));
         let from = last.map_or("", |last| match last.kind {
             OpKind::Transfer => last.attrs.str("device"),
-            _ => device_of(last),
+            _ => last.annotated_str("device").unwrap_or(""),
         });
         let from = self.named(from, true);
         let to = self.named(op.attrs.str("device"), true);
@@ -196,13 +193,6 @@ impl<'a> Collector<'a> {
                 link.latency_seconds + model.bytes(ty) / link.bandwidth
             }
         }
-    }
-}
-
-fn device_of(op: &Op) -> &str {
-    match op.annotations.get("device") {
-        Some(Attr::Str(name)) => name,
-        _ => "",
     }
 }
 

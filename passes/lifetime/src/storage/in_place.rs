@@ -228,7 +228,7 @@ impl Assigner<'_> {
     }
 
     fn stream_of(&self, u: usize) -> Option<i64> {
-        self.units[u].first().and_then(|id| crate::units::number(self.graph.op(*id), "stream"))
+        self.units[u].first().and_then(|id| self.graph.op(*id).annotated_int("stream"))
     }
 
     /// Does unit `u` read a result of unit `before`?

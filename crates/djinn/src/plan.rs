@@ -149,7 +149,9 @@ fn distribute(
 ) -> Result<Planned> {
     let mut refusal = None;
     let mut made = None;
-    for estimate in Estimate::ATTEMPTS {
+    // The estimate says how devices share the work: of one there is nothing to share.
+    let attempts = if target.topology.devices().len() == 1 { 1 } else { Estimate::ATTEMPTS.len() };
+    for estimate in Estimate::ATTEMPTS.into_iter().take(attempts) {
         match distribute_with(module, target, request, estimate) {
             Err(e) if refused_for_memory(&e) => refusal = Some(e),
             result => {

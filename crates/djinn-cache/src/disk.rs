@@ -1,25 +1,17 @@
 //! Bytes in a directory, shared by processes.
 //!
-//! A value is written to a temporary file, synced and renamed, so a reader sees all of it or nothing. The writer holds a
-//! lock on its temporary file (`flock`, which the system releases when a process dies, however it dies); temporary files
-//! that nobody holds are leftovers of killed writers and are swept whenever the directory is scanned. Times of
-//! modification order values by last use.
+//! A value is written to a temporary file, synced and renamed, so a reader sees all of it or nothing. Leftovers of killed
+//! writers are swept whenever the directory is scanned. Times of modification order values by last use.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use djinn_diag::{Diagnostic, Remark, RemarkKind, input};
 
-use crate::blob::{self, FORMAT_VERSION};
-
-/// A temporary file that was swept between its creation and its locking, before anything was written, is made anew this
-/// many times.
-const ATTEMPTS: usize = 1000;
+use crate::blob::{self, FORMAT_VERSION, Refusal};
+use crate::folder::{Folder, Naming};
 
 /// Warnings kept until they are taken; later ones are dropped.
 const MAX_WARNINGS: usize = 16;
@@ -46,16 +38,39 @@ pub struct DiskCounters {
     pub swept: u64,
 }
 
+/// What a [`DiskCache`] is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Bytes kept, at most.
+    pub max_bytes: u64,
+    /// If given, only values that were stored with this secret are found: what others put into the directory is refused.
+    pub secret: Option<[u8; 32]>,
+    /// Whether a value survives a power failure once it is stored. If not, it may be lost then, and is never half there.
+    pub sync: bool,
+}
+
+/// What was found under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The value.
+    Found(Vec<u8>),
+    /// Nothing.
+    Missing,
+    /// A file that is not believed, and was removed.
+    Refused(Refusal),
+    /// Something that the system does not let us read now; there is a warning.
+    Unreadable,
+}
+
 /// Values by key in a directory, at most so many bytes.
 ///
 /// The bound holds after every write of a single process; each further process may exceed it by a sixteenth before it
 /// notices. Files of other format versions do not count.
 pub struct DiskCache {
     /// The directory of this format version; `None` if it cannot be used.
-    dir: Option<PathBuf>,
-    max_bytes: u64,
+    dir: Option<Folder>,
+    options: DiskOptions,
     state: Mutex<State>,
-    next_temporary: AtomicU64,
 }
 
 #[derive(Default)]
@@ -72,46 +87,76 @@ impl DiskCache {
     /// Opens the cache in a directory, which is made if need be, and sweeps what killed writers left. If that fails, the
     /// cache stays empty, and [`DiskCache::take_warnings`] says why.
     pub fn open(dir: &Path, max_bytes: u64) -> DiskCache {
-        let mut state = State::default();
-        let own = match prepare(dir) {
-            Ok(own) => Some(own),
-            Err(e) => {
-                state.warn(problem("open", dir, &e).help("nothing is cached; name another directory"));
-                None
-            }
+        let options = DiskOptions { max_bytes, secret: None, sync: true };
+        match Folder::open(dir) {
+            Ok(folder) => DiskCache::in_folder(&folder, options),
+            Err(e) => DiskCache::unusable(dir, options, &e),
+        }
+    }
+
+    /// Opens the cache in a folder, in the manner of [`DiskCache::open`].
+    pub fn in_folder(folder: &Folder, options: DiskOptions) -> DiskCache {
+        let own = match folder.closed_child(&version_name(FORMAT_VERSION)) {
+            Ok(own) => own,
+            Err(e) => return DiskCache::unusable(folder.path(), options, &e),
         };
-        let cache =
-            DiskCache { dir: own, max_bytes, state: Mutex::new(state), next_temporary: AtomicU64::new(0) };
+        let cache = DiskCache { dir: Some(own), options, state: Mutex::default() };
+        cache.note_other_versions(folder);
         if let Some(own) = &cache.dir {
-            cache.note_other_versions(dir);
             cache.make_room(own, &mut cache.lock());
         }
         cache
     }
 
+    fn unusable(dir: &Path, options: DiskOptions, e: &io::Error) -> DiskCache {
+        let cache = DiskCache { dir: None, options, state: Mutex::default() };
+        cache.lock().warn(problem("open", dir, e).help("nothing is cached; name another directory"));
+        cache
+    }
+
     /// The value of a key. The namespace says what the values are and in which version of their own form: `plan/1`.
     pub fn get(&self, namespace: &str, key: &[u8]) -> Option<Vec<u8>> {
-        let found = self
-            .dir
-            .as_ref()
-            .and_then(|dir| self.read(&dir.join(blob::name(namespace, key)), namespace, key));
+        match self.lookup(namespace, key) {
+            Lookup::Found(value) => Some(value),
+            Lookup::Missing | Lookup::Refused(_) | Lookup::Unreadable => None,
+        }
+    }
+
+    /// The value of a key, or why there is none.
+    pub fn lookup(&self, namespace: &str, key: &[u8]) -> Lookup {
+        let found = match &self.dir {
+            Some(dir) => self.read(dir, namespace, key),
+            None => Lookup::Missing,
+        };
         let counters = &mut self.lock().counters;
         match found {
-            Some(_) => counters.hits += 1,
-            None => counters.misses += 1,
+            Lookup::Found(_) => counters.hits += 1,
+            Lookup::Missing | Lookup::Refused(_) | Lookup::Unreadable => counters.misses += 1,
         }
         found
+    }
+
+    /// Whether there is something under a key. It may yet be refused.
+    pub fn contains(&self, namespace: &str, key: &[u8]) -> bool {
+        self.dir.as_ref().is_some_and(|dir| dir.contains(&blob::name(namespace, key)))
+    }
+
+    /// Bytes of values: those at the last scan of the directory and those written since.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 
     /// Keeps a value, instead of the key's old one. `false`: it is too large, or the system refused, and there is a warning.
     pub fn put(&self, namespace: &str, key: &[u8], value: &[u8]) -> bool {
         let Some(dir) = &self.dir else { return false };
-        let header = blob::header(namespace, key, value);
-        let Some(header) = header.filter(|h| h.len() as u64 + value.len() as u64 <= self.max_bytes) else {
+        let header = blob::header(&self.options.secret, namespace, key, value);
+        let Some(header) = header.filter(|h| h.len() as u64 + value.len() as u64 <= self.options.max_bytes)
+        else {
             self.lock().counters.dropped += 1;
             return false;
         };
-        let written = self.write(dir, &blob::name(namespace, key), &header, value);
+        let name = blob::name(namespace, key);
+        let written = dir.write(&name, &[&header, value], Naming::Replace, self.options.sync);
         let mut state = self.lock();
         match written {
             Ok(()) => {
@@ -119,14 +164,16 @@ impl DiskCache {
                 let bytes = header.len() as u64 + value.len() as u64;
                 state.bytes = state.bytes.saturating_add(bytes);
                 state.since_scan = state.since_scan.saturating_add(bytes);
-                if state.bytes > self.max_bytes || state.since_scan > self.max_bytes / SCAN_AFTER_PART {
+                if state.bytes > self.options.max_bytes
+                    || state.since_scan > self.options.max_bytes / SCAN_AFTER_PART
+                {
                     self.make_room(dir, &mut state);
                 }
                 true
             }
             Err(e) => {
                 state.counters.dropped += 1;
-                state.warn(problem("write to", dir, &e));
+                state.warn(problem("write to", dir.path(), &e));
                 false
             }
         }
@@ -135,7 +182,7 @@ impl DiskCache {
     /// Removes a key.
     pub fn remove(&self, namespace: &str, key: &[u8]) {
         if let Some(dir) = &self.dir {
-            self.remove_file(&dir.join(blob::name(namespace, key)));
+            self.remove_file(dir, &blob::name(namespace, key));
         }
     }
 
@@ -158,67 +205,51 @@ impl DiskCache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, path: &Path, namespace: &str, key: &[u8]) -> Option<Vec<u8>> {
-        let file = match read_file(path, self.max_bytes) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
-            Err(e) => {
-                self.lock().warn(problem("read", path, &e));
-                return None;
+    fn read(&self, dir: &Folder, namespace: &str, key: &[u8]) -> Lookup {
+        let name = blob::name(namespace, key);
+        match read_file(dir, &name, &self.options, namespace, key) {
+            Ok(Ok(value)) => Lookup::Found(value),
+            Ok(Err(why)) => {
+                self.lock().counters.corrupt += 1;
+                self.remove_file(dir, &name);
+                Lookup::Refused(why)
             }
-        };
-        let value = file.and_then(|bytes| blob::value(bytes, namespace, key));
-        if value.is_none() {
-            self.lock().counters.corrupt += 1;
-            self.remove_file(path);
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Lookup::Missing,
+            Err(e) => {
+                self.lock().warn(problem("read", &dir.path().join(name), &e));
+                Lookup::Unreadable
+            }
         }
-        value
     }
 
-    fn remove_file(&self, path: &Path) {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => self.lock().warn(problem("remove", path, &e)),
+    fn remove_file(&self, dir: &Folder, name: &str) {
+        match dir.remove(name) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                self.lock().warn(problem("remove", &dir.path().join(name), &e));
+            }
             _ => {}
         }
     }
 
-    fn write(&self, dir: &Path, name: &str, header: &[u8], value: &[u8]) -> io::Result<()> {
-        let mut swept = io::Error::from(io::ErrorKind::NotFound);
-        for _ in 0..ATTEMPTS {
-            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-            let temporary = dir.join(format!("{name}.{}-{:p}-{number}.tmp", std::process::id(), self));
-            match write_file(&temporary, &dir.join(name), header, value) {
-                Ok(()) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => swept = e,
-                Err(e) => {
-                    // Best effort: a leftover is swept later.
-                    let _ = fs::remove_file(&temporary);
-                    return Err(e);
-                }
-            }
-        }
-        Err(swept)
-    }
-
     /// Scans the directory: sweeps leftovers, and removes the values longest unused until the rest fits.
-    fn make_room(&self, dir: &Path, state: &mut State) {
+    fn make_room(&self, dir: &Folder, state: &mut State) {
         let mut values = match scan(dir, &mut state.counters) {
             Ok(values) => values,
-            Err(e) => return state.warn(problem("list", dir, &e)),
+            Err(e) => return state.warn(problem("list", dir.path(), &e)),
         };
         values.sort_unstable();
         state.bytes = values.iter().fold(0, |sum, v| sum.saturating_add(v.bytes));
         state.since_scan = 0;
         for value in values {
-            if state.bytes <= self.max_bytes {
+            if state.bytes <= self.options.max_bytes {
                 break;
             }
-            match fs::remove_file(dir.join(&value.name)) {
+            match dir.remove(&value.name) {
                 Ok(()) => state.counters.evicted += 1,
                 // Another process was faster.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => {
-                    state.warn(problem("remove from", dir, &e));
+                    state.warn(problem("remove from", dir.path(), &e));
                     continue;
                 }
             }
@@ -226,10 +257,11 @@ impl DiskCache {
         }
     }
 
-    fn note_other_versions(&self, dir: &Path) {
-        let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
-        let mut others: Vec<String> = names
-            .filter_map(|name| name.into_string().ok())
+    fn note_other_versions(&self, dir: &Folder) {
+        let entries = dir.entries().unwrap_or_default();
+        let mut others: Vec<String> = entries
+            .into_iter()
+            .map(|entry| entry.name)
             .filter(|name| version_of(name).is_some_and(|v| v != FORMAT_VERSION))
             .collect();
         others.sort();
@@ -240,7 +272,7 @@ impl DiskCache {
             kind: RemarkKind::Analysis,
             pass: "cache".into(),
             rule: "other-version".into(),
-            place: dir.display().to_string(),
+            place: dir.path().display().to_string(),
             message: format!(
                 "ignored {}, written by other versions of Djinn; this one uses {} (what is not needed may be deleted)",
                 others.join(" and "),
@@ -266,53 +298,23 @@ fn version_of(name: &str) -> Option<u32> {
     name.strip_prefix('v')?.parse().ok()
 }
 
-/// Makes the directory of this version, for the user alone.
-fn prepare(dir: &Path) -> io::Result<PathBuf> {
-    let own = dir.join(version_name(FORMAT_VERSION));
-    DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
-    if fs::metadata(&own)?.permissions().mode() & 0o077 != 0 {
-        // Fails if the directory is somebody else's, whose files are not to be trusted.
-        fs::set_permissions(&own, Permissions::from_mode(0o700))?;
-    }
-    Ok(own)
-}
-
-/// The bytes of a file and a new time of use; `None` for what is no plain file or too large to be one of the cache.
-fn read_file(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    // A pipe must not be opened: that would wait for a writer.
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Ok(None);
-    }
-    let file = File::open(path)?;
+/// The value in a file, which gets a new time of use, or why the file is not believed.
+fn read_file(
+    dir: &Folder,
+    name: &str,
+    options: &DiskOptions,
+    namespace: &str,
+    key: &[u8],
+) -> io::Result<Result<Vec<u8>, Refusal>> {
+    let Some(file) = dir.read(name)? else { return Ok(Err(Refusal::NotAFile)) };
     let bytes = file.metadata()?.len();
-    if bytes > max_bytes {
-        return Ok(None);
+    if bytes > options.max_bytes {
+        return Ok(Err(Refusal::TooLarge));
     }
-    let mut out = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    (&file).take(max_bytes).read_to_end(&mut out)?;
+    let value = blob::read(&file, bytes, &options.secret, namespace, key)?;
     // Without permission the value merely counts as older than it is.
     let _ = file.set_modified(SystemTime::now());
-    Ok(Some(out))
-}
-
-/// Writes a file so that it appears whole or not at all, also if the machine stops. `NotFound` if the temporary file was
-/// swept before it was locked; a locked one is not.
-fn write_file(temporary: &Path, path: &Path, header: &[u8], value: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-    file.lock()?;
-    if file.metadata()?.nlink() == 0 {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    file.write_all(header)?;
-    file.write_all(value)?;
-    // Times of use have the resolution of the clock, which is finer than that of the file system.
-    file.set_modified(SystemTime::now())?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    Ok(value)
 }
 
 /// A value on disk; ordered by last use.
@@ -324,27 +326,16 @@ struct Stored {
 }
 
 /// All values; leftovers of killed writers are removed.
-fn scan(dir: &Path, counters: &mut DiskCounters) -> io::Result<Vec<Stored>> {
+fn scan(dir: &Folder, counters: &mut DiskCounters) -> io::Result<Vec<Stored>> {
     let mut values = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        // What vanishes meanwhile was removed by another process.
-        let Ok(metadata) = entry.metadata() else { continue };
-        if name.ends_with(".tmp") {
-            counters.swept += u64::from(metadata.is_file() && sweep(&entry.path()));
-        } else if name.ends_with(".blob") && metadata.is_file() {
-            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            values.push(Stored { used, name, bytes: metadata.len() });
+    for entry in dir.entries()? {
+        if entry.name.ends_with(".tmp") {
+            counters.swept += u64::from(entry.is_file && dir.sweep(&entry.name));
+        } else if entry.name.ends_with(".blob") && entry.is_file {
+            values.push(Stored { used: entry.modified, name: entry.name, bytes: entry.bytes });
         }
     }
     Ok(values)
-}
-
-/// Removes a temporary file whose lock no living writer holds. The lock is kept meanwhile: a writer that gets it next
-/// sees that its file is gone.
-fn sweep(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock().is_ok() && fs::remove_file(path).is_ok())
 }
 
 fn problem(action: &str, path: &Path, e: &io::Error) -> Box<Diagnostic> {

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use djinn_cache::{DiskCache, DiskCounters, FORMAT_VERSION};
+use djinn_cache::{DiskCache, DiskCounters, DiskOptions, FORMAT_VERSION, Folder, Lookup, Naming, Refusal};
 
 const SPACE: &str = "test/1";
 
@@ -130,13 +131,13 @@ fn odd_files_are_misses_and_go() {
         assert!(path.symlink_metadata().is_err(), "case {number} is still there");
     }
     assert!(cache.take_warnings().is_empty());
-    // A directory cannot be removed: a miss with a warning.
+    // A directory that is not empty cannot be removed: a miss with a warning.
     cache.put(SPACE, b"d", b"value");
     let path =
         files(dir.path(), ".blob").into_iter().find(|p| fs::read(p).is_ok_and(|b| b.ends_with(b"dvalue")));
     let path = path.expect("there");
     fs::remove_file(&path).expect("removes");
-    fs::create_dir(&path).expect("makes");
+    fs::create_dir_all(path.join("full")).expect("makes");
     assert_eq!((cache.get(SPACE, b"d"), cache.take_warnings().len()), (None, 1));
     assert!(!cache.put(SPACE, b"d", b"value"));
 }
@@ -160,6 +161,88 @@ fn a_useless_directory_is_a_warning_and_an_empty_cache() {
     fs::remove_dir_all(own(dir.path())).expect("removes");
     assert!(!cache.put(SPACE, b"k", b"v") && !cache.put(SPACE, b"k", b"v"));
     assert_eq!((cache.get(SPACE, b"k"), cache.take_warnings().len()), (None, 1));
+}
+
+#[test]
+fn with_a_secret_only_what_was_stored_with_it_is_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = Folder::open_private(&dir.path().join("c")).expect("opens");
+    let with = |secret| DiskCache::in_folder(&folder, DiskOptions { max_bytes: 1000, secret, sync: false });
+    for (mine, other) in [(Some([1; 32]), Some([2; 32])), (Some([1; 32]), None), (None, Some([2; 32]))] {
+        assert!(with(mine).put(SPACE, b"k", b"v"));
+        assert_eq!(with(mine).lookup(SPACE, b"k"), Lookup::Found(b"v".to_vec()));
+        assert_eq!(with(other).lookup(SPACE, b"k"), Lookup::Refused(Refusal::Hash));
+        assert_eq!(with(mine).lookup(SPACE, b"k"), Lookup::Missing);
+    }
+}
+
+#[test]
+fn private_folders_refuse_links_and_what_others_may_write_to() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = |path: &Path| Folder::open_private(path).expect_err("is refused").to_string();
+    let good = dir.path().join("good");
+    Folder::open_private(&good).expect("opens");
+    assert_eq!(good.metadata().expect("there").permissions().mode() & 0o777, 0o700);
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&good, &link).expect("links");
+    for path in [link.clone(), link.join(""), link.join(".")] {
+        assert!(refused(&path).contains("symbolic link"), "{}", path.display());
+    }
+    std::os::unix::fs::symlink(&good, good.join("child")).expect("links");
+    assert!(Folder::open_private(&good).expect("opens").child("child").is_err());
+    for mode in [0o770, 0o702, 0o777, 0o1777] {
+        fs::set_permissions(&good, fs::Permissions::from_mode(mode)).expect("sets");
+        assert!(refused(&good).contains("may write"), "{mode:o}");
+    }
+    for name in ["", ".", "..", "a/b", "/a", "a/"] {
+        let folder = Folder::open(dir.path()).expect("opens");
+        assert!(folder.read(name).is_err() && folder.child(name).is_err(), "{name}");
+        assert!(folder.write(name, &[b"x"], Naming::Replace, false).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn locks_exclude_threads_and_leave_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = Folder::open_private(dir.path()).expect("opens");
+    let (held, most) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let lock = folder.lock("l").expect("locks");
+                    most.fetch_max(held.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    assert!(folder.try_lock("l").expect("tries").is_none());
+                    held.fetch_sub(1, Ordering::SeqCst);
+                    drop(lock);
+                }
+            });
+        }
+    });
+    assert_eq!(most.into_inner(), 1);
+    assert!(folder.try_lock("l").expect("tries").is_some());
+    // What is no plain file is nobody's lock.
+    std::os::unix::fs::symlink("/nowhere/at/all", dir.path().join("l")).expect("links");
+    assert!(folder.try_lock("l").expect("tries").is_some());
+    fs::create_dir(dir.path().join("l")).expect("makes");
+    drop(folder.lock("l").expect("locks"));
+    fs::create_dir_all(dir.path().join("l/full")).expect("makes");
+    assert!(folder.lock("l").is_err());
+    fs::remove_dir_all(dir.path().join("l")).expect("removes");
+    assert!(folder.entries().expect("lists").is_empty());
+}
+
+#[test]
+fn a_file_that_is_written_once_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = Folder::open_private(dir.path()).expect("opens");
+    folder.write("f", &[b"one"], Naming::Once, true).expect("writes");
+    let e = folder.write("f", &[b"two"], Naming::Once, true).expect_err("is there");
+    assert_eq!(e.kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(dir.path().join("f")).expect("there"), b"one");
+    folder.write("f", &[b"th", b"ree"], Naming::Replace, true).expect("writes");
+    assert_eq!(fs::read(dir.path().join("f")).expect("there"), b"three");
+    assert_eq!(folder.entries().expect("lists").len(), 1);
 }
 
 #[test]

@@ -21,9 +21,25 @@ impl Bytes {
         (offset.checked_add(len)? <= total).then_some(Bytes { owner, offset, len })
     }
 
+    /// A part of these bytes; `None` if it reaches beyond their end.
+    pub fn part(&self, offset: usize, len: usize) -> Option<Bytes> {
+        let offset_in_owner = self.offset.checked_add(offset)?;
+        (offset.checked_add(len)? <= self.len).then(|| Bytes {
+            owner: self.owner.clone(),
+            offset: offset_in_owner,
+            len,
+        })
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &(*self.owner).as_ref()[self.offset..self.offset + self.len]
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len)
     }
 }
 

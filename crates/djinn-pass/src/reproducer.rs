@@ -38,7 +38,7 @@ pub struct Reproducer {
 impl Reproducer {
     /// What runs `pipeline` on `module` in the state of `context`.
     pub fn new(pipeline: Pipeline, module: &Module, context: &PassContext) -> Self {
-        let options = text::PrintOptions { inline_weights_up_to: INLINE_WEIGHTS_UP_TO };
+        let options = text::PrintOptions { inline_weights_up_to: INLINE_WEIGHTS_UP_TO, ..Default::default() };
         Reproducer {
             pipeline,
             limits: context.limits,

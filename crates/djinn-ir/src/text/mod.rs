@@ -19,13 +19,19 @@
 //!
 //! Printing what was parsed gives the same bytes. The parser accepts any white space, `//` comments, MLIR's own
 //! spelling of several results (`%3:2`, `%3#1`) and properties (`<{…}>`), so that it reads what `mlir-opt` writes.
+//!
+//! Text that stock MLIR tools shall verify ([`PrintOptions::for_mlir`]) differs in two names, which the parser reads
+//! too: operations that take any number of operands carry their counts (`djinn.concat_3`), and a body ends with
+//! [`TERMINATOR`] in place of `djinn.return`.
 
+mod counted;
 mod cursor;
 mod literal;
 mod parse;
 mod print;
 mod tensor;
 
+pub use counted::{TERMINATOR, counted_name};
 pub use parse::{parse_module, parse_type};
 pub use print::{PrintOptions, print_graph, print_module, print_module_with};
 

@@ -1,5 +1,6 @@
 //! The parser: recursive descent over [`Cursor`].
 
+use super::counted::{TERMINATOR, counted_name, from_counted_name};
 use super::cursor::{Cursor, Token};
 use super::literal::{Dict, Entry, Literal, dict, self_describing, table_attr, tensor_type};
 use crate::attr::{Attr, Attrs};
@@ -296,7 +297,7 @@ fn region(c: &mut Cursor<'_>) -> Result<Graph> {
             results = result_names(c)?;
         }
         let name = c.expect_text("an operation")?;
-        if name == "djinn.return" && results.is_empty() {
+        if (name == "djinn.return" || name == TERMINATOR) && results.is_empty() {
             let (values, _) = operands(c, &graph, &names)?;
             graph.results = values;
             break;
@@ -431,6 +432,12 @@ fn operation<'a>(
     if named != types.len() && !results.is_empty() {
         return Err(c.error_at(place, format!("{named} results are named, but {} typed", types.len())));
     }
+    let plain = name.strip_prefix("djinn.") == Some(def.name);
+    let counted = counted_name(def, operands.len(), types.len());
+    if !plain && counted.as_deref() != name.strip_prefix("djinn.") {
+        let what = format!("'{name}' has {} operands and {} results", operands.len(), types.len());
+        return Err(c.error_at(place, what));
+    }
     let operands = operands.into_iter().map(|(_, v)| v).collect();
     let id = graph.push(def.kind, operands, attrs, regions, types, location);
     for (name, value) in annotations {
@@ -445,7 +452,8 @@ fn operation<'a>(
 
 fn op_def(c: &Cursor<'_>, name: &str, place: usize) -> Result<&'static OpDef> {
     let short = name.strip_prefix("djinn.");
-    if let Some(kind) = short.and_then(OpKind::from_name) {
+    if let Some(kind) = short.and_then(|short| OpKind::from_name(short).or_else(|| from_counted_name(short)))
+    {
         return Ok(kind.def());
     }
     let error = c.error_at(place, format!("there is no operation '{name}'"));

@@ -1,6 +1,6 @@
 //! The printer.
 
-use super::tensor;
+use super::{TERMINATOR, counted_name, tensor};
 use crate::attr::{Attr, FloatBits};
 use crate::graph::{ArgumentKind, Function, Graph, Location, Module, Op, ResultKind, ValueId};
 use crate::ops::OpDef;
@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 pub struct PrintOptions {
     /// Weights of at most this many bytes are printed with their content.
     pub inline_weights_up_to: usize,
+    /// Names that stock MLIR tools can verify with a definition of the dialect: see [`super::counted_name`] and
+    /// [`super::TERMINATOR`].
+    pub for_mlir: bool,
 }
 
 /// The module as text, without the bytes of weights.
@@ -21,7 +24,7 @@ pub fn print_module(module: &Module) -> String {
 
 /// The module as text.
 pub fn print_module_with(module: &Module, options: &PrintOptions) -> String {
-    let mut p = Printer::new();
+    let mut p = Printer { for_mlir: options.for_mlir, ..Printer::new() };
     p.out.push_str("\"builtin.module\"() ({\n");
     if module.weights.is_empty() && module.functions.is_empty() {
         p.out.push_str("^bb0:\n");
@@ -91,6 +94,7 @@ struct Printer {
     /// Number of the next value: values of regions go on with those of the function, as MLIR wants it.
     next: u32,
     splat_bytes: usize,
+    for_mlir: bool,
 }
 
 /// Names of the values of one graph.
@@ -98,7 +102,13 @@ type Names = BTreeMap<ValueId, u32>;
 
 impl Printer {
     fn new() -> Self {
-        Printer { out: String::new(), indent: 0, next: 0, splat_bytes: super::MAX_SPLAT_BYTES }
+        Printer {
+            out: String::new(),
+            indent: 0,
+            next: 0,
+            splat_bytes: super::MAX_SPLAT_BYTES,
+            for_mlir: false,
+        }
     }
 
     fn margin(&mut self) {
@@ -267,7 +277,8 @@ impl Printer {
             self.op(graph, op, &mut names);
         }
         self.margin();
-        self.out.push_str("\"djinn.return\"(");
+        let end = if self.for_mlir { TERMINATOR } else { "djinn.return" };
+        self.out.push_str(&format!("\"{end}\"("));
         self.uses(&graph.results, &names);
         self.out.push_str(") : (");
         self.types(graph, &graph.results);
@@ -281,7 +292,9 @@ impl Printer {
             self.list(&op.results, |p, v| p.define(*v, names));
             self.out.push_str(" = ");
         }
-        self.out.push_str(&format!("\"djinn.{}\"(", op.kind.name()));
+        let counted =
+            counted_name(op.kind.def(), op.operands.len(), op.results.len()).filter(|_| self.for_mlir);
+        self.out.push_str(&format!("\"djinn.{}\"(", counted.as_deref().unwrap_or(op.kind.name())));
         self.uses(&op.operands, names);
         self.out.push(')');
         if !op.regions.is_empty() {

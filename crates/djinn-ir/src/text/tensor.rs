@@ -155,6 +155,12 @@ pub(super) fn build(
     let wrong = |text: &str| format!("'{text}' is no {} element", ty.dtype);
     let bytes = match contents {
         Contents::Empty => Vec::new(),
+        // MLIR packs booleans, the first in the lowest bit.
+        Contents::Bytes(bytes)
+            if ty.dtype == DType::Bool && count > 1 && bytes.len() == count.div_ceil(8) =>
+        {
+            (0..count).map(|i| bytes[i / 8] >> (i % 8) & 1).collect()
+        }
         Contents::Bytes(bytes) => bytes,
         Contents::Splat(text) => {
             let one = element(ty.dtype, &text).ok_or_else(|| wrong(&text))?;

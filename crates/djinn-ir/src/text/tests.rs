@@ -124,7 +124,7 @@ fn text_round_trips_byte_for_byte() {
 #[test]
 fn small_weights_can_be_inlined() {
     let m = sample();
-    let options = PrintOptions { inline_weights_up_to: 16 };
+    let options = PrintOptions { inline_weights_up_to: 16, ..Default::default() };
     let text = print_module_with(&m, &options);
     let read = parse_module(&text).expect("parses");
     assert_eq!(read.weights["layer.w"].data.as_ref().map(|d| d.0), m.weight_hash("layer.w"));
@@ -296,4 +296,34 @@ fn private_functions_and_calls_are_printed_and_read() {
     assert_eq!(print_module(&again), text);
     let wrong = text.replace(r#""private""#, r#""public""#);
     assert_eq!(parse_module(&wrong).expect_err("no such word").code, "text.parse");
+}
+
+#[test]
+fn packed_booleans_of_mlir_are_read() {
+    let ty = parse_type("tensor<3x4xi1>").expect("a type");
+    let text = "\"builtin.module\"() ({\n\"djinn.func\"() ({\n\
+        %0 = \"djinn.constant\"() {value = dense<\"0x310C\"> : tensor<3x4xi1>} : () -> tensor<3x4xi1>\n\
+        \"gpu.yield\"(%0) : (tensor<3x4xi1>) -> ()\n\
+        }) {arguments = [], results = [{kind = \"output\", name = \"y\"}], sym_name = \"main\"} : () -> ()\n\
+        }) {djinn.metadata = {}, djinn.symbols = {}} : () -> ()";
+    let module = parse_module(text).expect("it parses");
+    let (_, op) = module.functions[0].graph.ops().next().expect("an operation");
+    let data = op.attrs.tensor("value").expect("a constant");
+    assert_eq!(data.ty(), ty);
+    assert_eq!(data.bytes(), [1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1]);
+}
+
+#[test]
+fn text_for_mlir_is_the_same_module() {
+    let text = "\"builtin.module\"() ({\n\"djinn.func\"() ({\n^bb0(%0: tensor<2xf32>):\n\
+        %1 = \"djinn.concat\"(%0, %0) {axis = 0 : i64} : (tensor<2xf32>, tensor<2xf32>) -> tensor<4xf32>\n\
+        \"djinn.return\"(%1) : (tensor<4xf32>) -> ()\n\
+        }) {arguments = [{kind = \"input\", name = \"x\"}], results = [{kind = \"output\", name = \"y\"}], \
+        sym_name = \"main\"} : () -> ()\n}) {djinn.metadata = {}, djinn.symbols = {}} : () -> ()";
+    let module = parse_module(text).expect("it parses");
+    let printed = print_module_with(&module, &PrintOptions { for_mlir: true, ..Default::default() });
+    assert!(printed.contains("\"djinn.concat_2\"(") && printed.contains("\"gpu.yield\"("), "{printed}");
+    assert!(same_module(&parse_module(&printed).expect("it parses"), &module));
+    let wrong = printed.replace("concat_2", "concat_3");
+    assert!(parse_module(&wrong).expect_err("other counts").message.contains("2 operands"));
 }

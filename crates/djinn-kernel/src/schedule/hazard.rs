@@ -1,0 +1,75 @@
+//! Results in the memory of operands: is every operand read before it is overwritten?
+
+use super::{Nest, Planner, Schedule};
+use crate::affine::Affine;
+use crate::program::NodeId;
+use crate::stage::{Goal, Stage};
+use djinn_ir::{Dim, SymbolTable, ValueId};
+
+impl Planner<'_> {
+    /// A result whose bytes are overwritten before they were read for the last time.
+    pub(super) fn hazard(&self, done: &Schedule) -> Option<ValueId> {
+        for (read, write) in &self.pairs {
+            let node = self.program.writes.iter().find(|(v, _)| v == write)?.1;
+            let Some(buffer) = self.write_buffers.get(&node) else { continue };
+            let writes = |s: &Stage| s.node == node;
+            let Some(home) = done.nests.iter().position(|n| n.stages.iter().any(writes)) else { continue };
+            let moves = self.in_place.get(&node) == Some(&true);
+            let later = done.nests[home + 1..]
+                .iter()
+                .flat_map(|n| &n.stages)
+                .any(|s| s.loads.iter().any(|(b, _)| b == buffer) && !self.reads_result(node, s));
+            let nest = &done.nests[home];
+            let last = nest.stages.iter().rposition(writes).unwrap_or(0);
+            let clash = nest.stages.iter().enumerate().any(|(i, s)| {
+                let foreign = s.loads.iter().filter(|(b, _)| b == buffer);
+                foreign.into_iter().any(|(_, form)| {
+                    if self.reads_result(node, s) && i >= last {
+                        return false;
+                    }
+                    moves || i > last || !in_step(nest, s, form, &nest.stages[last])
+                })
+            });
+            let _ = read;
+            if later || clash {
+                return Some(*write);
+            }
+        }
+        None
+    }
+
+    /// Does the stage read the result itself, and not the operand in its bytes?
+    fn reads_result(&self, node: NodeId, stage: &Stage) -> bool {
+        stage.accesses.iter().any(|a| a.node == node)
+            && !self.program.node(stage.node).reads.iter().any(|(r, _)| {
+                self.read_buffers.contains_key(r) && self.read_buffers.get(r) == self.write_buffers.get(&node)
+            })
+    }
+}
+
+/// Does a stage read at `form` only what the storing stage writes in the same turn of the shared loops, or itself?
+fn in_step(nest: &Nest, stage: &Stage, form: &Affine, storing: &Stage) -> bool {
+    let Goal::Memory { position, .. } = &storing.goal else { return false };
+    if stage.node == storing.node && stage.part == storing.part && position == form {
+        return true;
+    }
+    if stage.node == storing.node {
+        return false;
+    }
+    let factor = |f: &Affine, s: &Stage, i: usize| {
+        let var = s.loops[i].var;
+        f.terms.iter().find(|t| t.0 == var).map_or(Dim::ZERO, |t| t.1.clone())
+    };
+    let Some(last) = nest.outer.checked_sub(1) else { return true };
+    let same = (0..nest.outer).all(|i| factor(form, stage, i) == factor(position, storing, i));
+    // The rest must stay inside the row.
+    let row = factor(position, storing, last);
+    let mut reach = form.constant.clone();
+    let outer: Vec<_> = stage.loops[..nest.outer].iter().map(|l| l.var).collect();
+    for (atom, c) in form.terms.iter().filter(|t| !outer.contains(&t.0)) {
+        let Some(l) = stage.all_loops().into_iter().find(|l| l.var == *atom) else { return false };
+        reach = &reach + &(c * &(&l.size - &Dim::ONE));
+    }
+    let none = SymbolTable::default();
+    same && form.constant.provably_ge(&Dim::ZERO, &none) && (&row - &reach).provably_ge(&Dim::ONE, &none)
+}

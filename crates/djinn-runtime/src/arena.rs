@@ -24,6 +24,14 @@ impl Arena {
         Ok(Arena { words })
     }
 
+    /// The address of the byte at `start`, if so many bytes follow from it on. They may be written through it, since the
+    /// words are cells.
+    pub(crate) fn address(&self, start: u64, len: u64) -> Option<*mut u8> {
+        let end = start.checked_add(len)?;
+        let inside = end <= (self.words.len() * WORD) as u64;
+        inside.then(|| self.words.as_ptr().cast::<u8>().cast_mut().wrapping_add(start as usize))
+    }
+
     /// The bytes from `start` on.
     pub(crate) fn load(&self, start: u64, len: usize) -> Vec<u8> {
         let start = start as usize;

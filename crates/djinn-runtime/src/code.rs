@@ -1,5 +1,6 @@
 //! An entry of a plan with every number resolved: what the streams execute.
 
+use crate::compiled::Compiled;
 use crate::resolve::{FunctionTable, Slot};
 use djinn_ir::{OpId, Symbol, TensorData, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ pub(crate) struct EntryCode {
     /// Number of commands in all streams.
     pub(crate) commands: usize,
     pub(crate) events: usize,
+    /// Are all kernels steps, none of which evaluates regions? Then any thread's stack will do.
+    pub(crate) is_flat: bool,
     /// Buffers that hold values of one run.
     pub(crate) buffers: Vec<Slot>,
     /// Parts of those that commands make useless.
@@ -91,6 +94,8 @@ pub(crate) struct KernelCode {
     pub(crate) reads: Vec<Placed>,
     pub(crate) writes: Vec<Write>,
     pub(crate) workspace: Option<Slot>,
+    /// Its steps, if it is not evaluated as a whole.
+    pub(crate) compiled: Option<Compiled>,
     /// Symbols that other kernels must have determined.
     pub(crate) needs: BTreeSet<Symbol>,
     /// Symbols that this kernel determines.

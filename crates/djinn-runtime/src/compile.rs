@@ -72,6 +72,7 @@ impl Compiler<'_> {
             streams,
             commands: entry.commands.len(),
             events: entry.events as usize,
+            is_flat: false,
             buffers,
             pieces,
             aliases,
@@ -118,7 +119,8 @@ impl Compiler<'_> {
         set_drops(&mut ops, &writes);
         let workspace = kernel.workspace.map(|view| self.slot(view, true)).transpose()?;
         let (needs, determines) = self.kernel_symbols(&ops);
-        Ok(KernelCode { name: kernel.name.clone(), ops, reads, writes, workspace, needs, determines })
+        let name = kernel.name.clone();
+        Ok(KernelCode { name, ops, reads, writes, workspace, compiled: None, needs, determines })
     }
 
     /// The operations of a kernel, and which of them makes which value.

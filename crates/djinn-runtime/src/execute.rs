@@ -4,6 +4,7 @@ use crate::code::{CopyCode, End, EntryCode, KernelCode, OpCode, OperandCode, Pla
 use crate::constants::{check_results, op_place};
 use crate::events::{Board, lock};
 use crate::hazard::Access;
+use crate::launch::{Clocks, WorkTimes, clocked};
 use crate::links::Links;
 use crate::memory::{Memory, POISON};
 use crate::output::Span;
@@ -31,6 +32,7 @@ pub(crate) struct Run<'a> {
     left: Vec<AtomicU32>,
     board: Board,
     start: Instant,
+    pub(crate) clocks: Clocks,
 }
 
 /// What the streams did.
@@ -40,6 +42,7 @@ pub(crate) struct Finished {
     /// By command; `None` for those that did not run.
     pub(crate) accesses: Vec<Option<Vec<Access>>>,
     pub(crate) elapsed_ns: u64,
+    pub(crate) work: WorkTimes,
     pub(crate) failure: Option<Box<Diagnostic>>,
 }
 
@@ -75,6 +78,7 @@ impl<'a> Run<'a> {
             left: code.pieces.iter().map(|p| AtomicU32::new(p.uses)).collect(),
             board: Board::new(code.events),
             start: Instant::now(),
+            clocks: Clocks::default(),
         }
     }
 
@@ -93,13 +97,18 @@ impl<'a> Run<'a> {
             }
         }
         trace.sort_by_key(|span| span.command);
-        Finished { trace, accesses, elapsed_ns, failure: board.into_failure() }
+        let work = self.clocks.read();
+        Finished { trace, accesses, elapsed_ns, work, failure: board.into_failure() }
     }
 
     fn run_streams(&self) -> Vec<Log> {
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
-            for (number, steps) in self.setting.code.streams.iter().enumerate() {
+            let busy = self.setting.code.streams.iter().enumerate().filter(|(_, steps)| !steps.is_empty());
+            let mut busy: Vec<(usize, &Vec<Step>)> = busy.collect();
+            // Making a thread takes longer than many a kernel: one stream runs on the caller's.
+            let own = if self.setting.code.is_flat { busy.pop() } else { None };
+            for (number, steps) in busy {
                 let Some(first) = steps.first() else { continue };
                 let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
                 match builder.spawn_scoped(scope, move || self.run_stream(number, steps)) {
@@ -110,8 +119,9 @@ impl<'a> Run<'a> {
                     }
                 }
             }
+            let own = own.map(|(number, steps)| self.run_stream(number, steps));
             let join = |thread: std::thread::ScopedJoinHandle<'_, Log>| thread.join().unwrap_or_default();
-            threads.into_iter().map(join).collect()
+            threads.into_iter().map(join).chain(own).collect()
         })
     }
 
@@ -156,28 +166,32 @@ impl<'a> Run<'a> {
             Work::Copy(copy) => {
                 let may_run = || self.board.may_run(step.command);
                 self.setting.links.copy(copy.from.device(), copy.to.device(), &may_run, || {
-                    self.copy(step, copy, accesses)
+                    clocked(&self.clocks.copies, || self.copy(step, copy, accesses))
                 })?;
             }
             Work::Launch(kernel) => {
                 let kernel = self.setting.code.kernels.get(*kernel);
                 let kernel = kernel.ok_or_else(|| wrong("there is no such kernel"))?;
-                self.launch(step, kernel, accesses).at(|| format!("kernel '{}'", kernel.name))?;
+                let launch = || match &kernel.compiled {
+                    Some(compiled) => self.launch_compiled(step, (kernel, compiled), accesses),
+                    None => self.launch(step, kernel, accesses),
+                };
+                clocked(&self.clocks.launches, launch).at(|| format!("kernel '{}'", kernel.name))?;
             }
         }
         Ok(true)
     }
 
-    fn graph(&self) -> &'a Graph {
+    pub(crate) fn graph(&self) -> &'a Graph {
         &self.setting.code.table.function(self.setting.program).graph
     }
 
-    fn known(&self) -> Env {
+    pub(crate) fn known(&self) -> Env {
         lock(&self.env).clone()
     }
 
     /// Notes an access for the race detector.
-    fn note(&self, accesses: &mut Vec<Access>, access: Access) {
+    pub(crate) fn note(&self, accesses: &mut Vec<Access>, access: Access) {
         if self.setting.record {
             accesses.push(access);
         }
@@ -193,14 +207,19 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
-    fn store(&self, placed: &Placed, value: &TensorData, accesses: &mut Vec<Access>) -> Result<()> {
+    pub(crate) fn store(
+        &self,
+        placed: &Placed,
+        value: &TensorData,
+        accesses: &mut Vec<Access>,
+    ) -> Result<()> {
         self.note(accesses, Access::write(&placed.slot, value.bytes().len() as u64, Some(placed.value)));
         self.setting.memory.store(&placed.slot, value.bytes())
     }
 
     /// Counts an access of these pieces of buffers; poisons those that no later command accesses. Other buffers that
     /// take over their bytes write them only later.
-    fn release(&self, pieces: &[usize]) {
+    pub(crate) fn release(&self, pieces: &[usize]) {
         for number in pieces {
             if self.left[*number].fetch_sub(1, AcqRel) == 1 && self.setting.poison {
                 self.setting.memory.fill(&self.setting.code.pieces[*number].slot, POISON);
@@ -208,7 +227,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn scribble(&self, workspace: Option<&Slot>) {
+    pub(crate) fn scribble(&self, workspace: Option<&Slot>) {
         if let Some(slot) = workspace.filter(|_| self.setting.poison) {
             self.setting.memory.fill(slot, POISON);
         }
@@ -224,7 +243,7 @@ impl<'a> Run<'a> {
         self.scribble(workspace);
         let reads: Vec<TensorData> =
             kernel.reads.iter().map(|r| self.load(r, &env, accesses)).collect::<Result<_>>()?;
-        let results = self.evaluate(kernel, &reads, &mut env)?;
+        let results = clocked(&self.clocks.evaluated, || self.evaluate(kernel, &reads, &mut env))?;
         drop(reads);
         if env.iter().count() > symbols {
             symbols::merge(&mut lock(&self.env), &env, self.setting.ranges)?;

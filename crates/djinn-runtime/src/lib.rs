@@ -5,7 +5,8 @@
 //! - [`RunOutput`]: outputs, updates, the measured trace, what the race detector found.
 //!
 //! Every arena is one allocation, every stream one thread, every event a real one; kernels are the operations of the
-//! program, evaluated by `djinn_interp`. Nothing is repaired: a plan that orders, places or reuses memory wrongly gives
+//! program, evaluated by `djinn_interp` or, with [`Kernels::Compiled`], steps on the bytes of the arenas: compiled code
+//! (`djinn_kernel`, `djinn_mlir`), library calls (`djinn_blas`), and the evaluator for the rest. Nothing is repaired: a plan that orders, places or reuses memory wrongly gives
 //! wrong values, which poison makes visible and the race detector names.
 //!
 //! Invariant: a plan that the runtime accepts runs to its end or to a diagnostic. Waits look back in the order of the
@@ -17,13 +18,17 @@
 //! Invariant: neither results nor errors of a correctly ordered plan depend on the timing of threads.
 
 mod arena;
+mod call;
 mod code;
 mod compile;
+mod compiled;
 mod constants;
 mod events;
 mod execute;
 mod hazard;
+mod jit;
 mod kept;
+mod launch;
 mod lifetimes;
 mod links;
 mod memory;
@@ -35,8 +40,10 @@ mod runtime;
 mod symbols;
 
 pub use hazard::{HazardKind, MAX_REPORTS, RaceReport};
+pub use jit::KernelReport;
+pub use launch::WorkTimes;
 pub use links::MAX_COPY_SECONDS;
-pub use options::{LinkSpeed, RunOptions};
+pub use options::{Kernels, LinkSpeed, RunOptions};
 pub use output::{RunOutput, Span};
 pub use resolve::MAX_STREAMS;
 pub use runtime::HostRuntime;

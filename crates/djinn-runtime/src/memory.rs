@@ -3,7 +3,7 @@
 use crate::arena::Arena;
 use crate::resolve::{Slot, byte_size, wrong};
 use djinn_diag::{Result, internal};
-use djinn_ir::data::Bytes;
+use djinn_ir::data;
 use djinn_ir::{TensorData, TensorType};
 use djinn_plan::{ArenaKind, Content, Plan};
 use std::sync::Arc;
@@ -17,6 +17,47 @@ struct Held(TensorData);
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         self.0.bytes()
+    }
+}
+
+/// Bytes that a kernel reads where they stand.
+pub(crate) enum Bytes<'a> {
+    /// Of an arena: first byte and number.
+    Shared(*mut u8, usize),
+    /// Of one owner.
+    Own(&'a [u8]),
+}
+
+impl Bytes<'_> {
+    #[allow(unsafe_code, reason = "kernels read arenas without copying")]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            // SAFETY: the address and the bytes after it lie in an arena, which outlives the borrow and is initialised. The
+            // plan was accepted by the checker of plans: while a kernel runs, no other command writes what it reads, and
+            // the kernel itself writes nowhere that it reads (`compiled.rs`).
+            Bytes::Shared(at, len) => unsafe { std::slice::from_raw_parts(*at, *len) },
+            Bytes::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// Bytes that a kernel writes where they stand.
+pub(crate) enum BytesMut<'a> {
+    /// Of an arena: first byte and number.
+    Shared(*mut u8, usize),
+    /// Of one owner.
+    Own(&'a mut [u8]),
+}
+
+impl BytesMut<'_> {
+    #[allow(unsafe_code, reason = "kernels write arenas without copying")]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        match self {
+            // SAFETY: as for `Bytes`; the plan's checker has also found that nothing else reads these bytes meanwhile, and
+            // that the values that one kernel writes do not overlap.
+            BytesMut::Shared(at, len) => unsafe { std::slice::from_raw_parts_mut(*at, *len) },
+            BytesMut::Own(bytes) => bytes,
+        }
     }
 }
 
@@ -69,15 +110,38 @@ impl Memory {
         let len = byte_size(ty, &shape)?;
         self.check_room(slot, len)?;
         let bytes = match (self.arena(slot), &self.held[slot.buffer]) {
-            (Some(arena), _) => Some(Bytes::from(arena.load(slot.start, len as usize))),
+            (Some(arena), _) => Some(data::Bytes::from(arena.load(slot.start, len as usize))),
             (None, Some(held)) => {
                 let held: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::clone(held) as _;
-                Bytes::window(held, slot.within as usize, len as usize)
+                data::Bytes::window(held, slot.within as usize, len as usize)
             }
             (None, None) => None,
         };
         let tensor = bytes.and_then(|bytes| TensorData::new(ty.dtype, shape, bytes));
         tensor.ok_or_else(|| internal("runtime.load", "a buffer does not hold the bytes of its value"))
+    }
+
+    /// The first bytes of a slot, where they stand.
+    pub(crate) fn bytes(&self, slot: &Slot, bytes: u64) -> Result<Bytes<'_>> {
+        self.check_room(slot, bytes)?;
+        let missing = || internal("runtime.load", "a buffer does not hold the bytes of its value");
+        match (self.arena(slot), &self.held[slot.buffer]) {
+            (Some(arena), _) => arena.address(slot.start, bytes).map(|at| Bytes::Shared(at, bytes as usize)),
+            (None, Some(held)) => {
+                let window = (*held.0.bytes()).get(slot.within as usize..);
+                window.and_then(|window| window.get(..bytes as usize)).map(Bytes::Own)
+            }
+            (None, None) => None,
+        }
+        .ok_or_else(missing)
+    }
+
+    /// The first bytes of a slot, to be written where they stand.
+    pub(crate) fn bytes_mut(&self, slot: &Slot, bytes: u64) -> Result<BytesMut<'_>> {
+        self.check_room(slot, bytes)?;
+        let at = self.arena(slot).and_then(|arena| arena.address(slot.start, bytes));
+        let at = at.ok_or_else(|| internal("runtime.store", "a buffer has no bytes that can be written"))?;
+        Ok(BytesMut::Shared(at, bytes as usize))
     }
 
     /// Writes a value to the start of a slot.

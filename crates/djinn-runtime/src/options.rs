@@ -12,6 +12,17 @@ pub enum LinkSpeed {
     BytesPerSecond(f64),
 }
 
+/// How kernels are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernels {
+    /// By the reference evaluator, operation by operation: slow, exact, and safe for plans that are wrong.
+    #[default]
+    Evaluator,
+    /// By compiled code and library calls on the bytes of the arenas; the evaluator does what neither can. Sums are taken in
+    /// another order. The plan must be accepted by the checker of plans.
+    Compiled,
+}
+
 /// Options of a [`HostRuntime`](crate::HostRuntime).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunOptions {
@@ -25,6 +36,8 @@ pub struct RunOptions {
     pub share_constants: bool,
     /// Speed of copies between devices.
     pub links: LinkSpeed,
+    /// How kernels are run.
+    pub kernels: Kernels,
     /// Bytes of all arenas together, at most.
     pub memory_limit: u64,
 }
@@ -36,6 +49,7 @@ impl Default for RunOptions {
             detect_races: false,
             share_constants: false,
             links: LinkSpeed::Host,
+            kernels: Kernels::Evaluator,
             memory_limit: 16 << 30,
         }
     }

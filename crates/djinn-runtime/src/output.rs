@@ -1,6 +1,7 @@
 //! What a run gives.
 
 use crate::hazard::RaceReport;
+use crate::launch::WorkTimes;
 use djinn_ir::TensorData;
 use djinn_plan::{Action, Plan, StreamId};
 
@@ -32,6 +33,8 @@ pub struct RunOutput {
     pub races: Vec<RaceReport>,
     /// Nanoseconds from the start of the streams to their end; resident inputs and outputs are not part of it.
     pub elapsed_ns: u64,
+    /// What the streams spent their time on.
+    pub work: WorkTimes,
 }
 
 impl RunOutput {

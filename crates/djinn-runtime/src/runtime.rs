@@ -2,14 +2,16 @@
 
 use crate::code::{EntryCode, Source};
 use crate::compile::compile;
+use crate::compiled::compile_kernels;
 use crate::constants::compute;
 use crate::events::lock;
 use crate::execute::{Finished, Run, Setting};
 use crate::hazard::{Access, Record, find};
+use crate::jit::KernelReport;
 use crate::kept::KeptValues;
 use crate::links::Links;
 use crate::memory::{Memory, POISON};
-use crate::options::RunOptions;
+use crate::options::{Kernels, RunOptions};
 use crate::output::{RunOutput, label};
 use crate::persistent::States;
 use crate::resolve::{FunctionTable, Slot, buffer_slot, check_plan, type_of, wrong};
@@ -33,6 +35,7 @@ pub struct HostRuntime {
     sizes: Vec<Env>,
     states: States,
     kept: KeptValues,
+    kernels: KernelReport,
 }
 
 impl HostRuntime {
@@ -46,15 +49,23 @@ impl HostRuntime {
     /// [`djinn_interp::eval_op`] for constants and states that cannot be had.
     pub fn new(plan: Arc<Plan>, program: Arc<Module>, options: RunOptions) -> Result<HostRuntime> {
         check_plan(&plan, options.memory_limit)?;
-        let entries =
+        let mut entries =
             (0..plan.entries.len()).map(|i| compile(&plan, &program, i)).collect::<Result<Vec<_>>>()?;
+        let kernels = match options.kernels {
+            Kernels::Evaluator => KernelReport::default(),
+            Kernels::Compiled => {
+                check_order(&plan)?;
+                compile_kernels(&program, &mut entries, options.poison)
+            }
+        };
         let mut states = States::new(&plan, &program)?;
         let memory = Memory::new(&plan, options.share_constants, options.poison)?;
         states.reset(&program, &memory)?;
         let links = Links::new(&plan, options.links);
         let sizes = entries.iter().map(|_| Env::new()).collect();
         let kept = KeptValues::default();
-        let mut runtime = HostRuntime { plan, program, options, memory, links, entries, sizes, states, kept };
+        let mut runtime =
+            HostRuntime { plan, program, options, memory, links, entries, sizes, states, kept, kernels };
         runtime.load_constants()?;
         Ok(runtime)
     }
@@ -62,6 +73,11 @@ impl HostRuntime {
     /// The plan.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// How the kernels are run.
+    pub fn kernels(&self) -> &KernelReport {
+        &self.kernels
     }
 
     /// The program.
@@ -311,8 +327,8 @@ impl HostRuntime {
             self.states.set_shape(&name, Some(shape));
         }
         let (outputs, updates) = (collected.outputs, collected.updates);
-        let Finished { trace, elapsed_ns, .. } = finished;
-        Ok(RunOutput { entry: number, outputs, updates, trace, races, elapsed_ns })
+        let Finished { trace, elapsed_ns, work, .. } = finished;
+        Ok(RunOutput { entry: number, outputs, updates, trace, races, elapsed_ns, work })
     }
 
     /// The value of each input that is given, or that is handed out as it was.
@@ -434,6 +450,17 @@ impl HostRuntime {
         match races.first() {
             Some(race) => failure.help(format!("the plan may be wrong: {race}")),
             None => failure,
+        }
+    }
+}
+
+/// Kernels that work on the bytes of the arenas rely on the order of the plan's commands.
+fn check_order(plan: &Plan) -> Result<()> {
+    match djinn_plan::check(plan) {
+        Ok(_) => Ok(()),
+        Err(violations) => {
+            let first = violations.first().map(ToString::to_string).unwrap_or_default();
+            Err(wrong(format!("kernels cannot work in place: {first}")))
         }
     }
 }

@@ -2,12 +2,13 @@
 
 mod support;
 
+use djinn_interp::{Tolerance, compare};
 use djinn_ir::{
     ArgumentKind, Attrs, DType, Dim, Graph, Module, OpKind as K, ResultKind, TensorData, Weight, attrs,
     weight_attrs,
 };
 use djinn_plan::Plan;
-use djinn_runtime::{HostRuntime, LinkSpeed, RunOptions, RunOutput};
+use djinn_runtime::{HostRuntime, Kernels, LinkSpeed, RunOptions, RunOutput};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::*;
@@ -37,7 +38,45 @@ fn agrees(plan: &Plan, program: &Module, given: &BTreeMap<String, TensorData>) -
             last = Some(out);
         }
     }
+    agrees_compiled(plan, program, given, &expected);
     last.expect("ran")
+}
+
+/// Runs a plan by compiled code and library calls and compares with the evaluator, up to the order of sums.
+fn agrees_compiled(
+    plan: &Plan,
+    program: &Module,
+    given: &BTreeMap<String, TensorData>,
+    expected: &djinn_interp::Outputs,
+) {
+    if djinn_plan::check(plan).is_err() {
+        let options = RunOptions { kernels: Kernels::Compiled, ..RunOptions::default() };
+        let refused = HostRuntime::new(Arc::new(plan.clone()), Arc::new(program.clone()), options).err();
+        assert_eq!(refused.expect("the checker refuses the plan").code, "runtime.plan");
+        return;
+    }
+    let near = Tolerance::Approx { rtol: 1e-5, atol: 1e-6 };
+    for options in [RunOptions::default(), RunOptions::checking()] {
+        let options = RunOptions { kernels: Kernels::Compiled, ..options };
+        let mut runtime = runtime(plan, program, options);
+        if let Some(problem) = runtime.kernels().problems.first() {
+            println!("compiled code: skipped: {problem}");
+        }
+        for _ in 0..2 {
+            runtime.reset_states().unwrap_or_else(|e| panic!("{e}"));
+            let out = runtime.run("main", given).unwrap_or_else(|e| panic!("{e}"));
+            for ((_, made), (name, value)) in out.outputs.iter().zip(&expected.outputs) {
+                compare(value, made, near).unwrap_or_else(|e| panic!("{name}: {e}"));
+            }
+            for (name, value) in &expected.updates {
+                let new = out.update(name).cloned().map_or_else(|| runtime.state(name), Ok);
+                let new = new.unwrap_or_else(|e| panic!("{e}"));
+                compare(value, &new, near).unwrap_or_else(|e| panic!("{name}: {e}"));
+            }
+            assert_eq!(out.races, []);
+            assert_eq!(out.outputs.len(), expected.outputs.len());
+        }
+    }
 }
 
 /// Two branches that meet: y = (x·w + x) · relu(x), and a constant of its own.

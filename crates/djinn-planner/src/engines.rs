@@ -4,18 +4,23 @@
 //! region is spilled and fetched again, a kernel has left it ([`crate::caches`]), or else a region came to wait for what
 //! waits for it, all regions are cut by levels. Along a dependence the level rises by one
 //! where the region changes, so the operations of one region and level wait for nothing that waits for one of them.
+//! Then regions are cut at layers that come again ([`crate::layers`]).
 
-use djinn_ir::{Graph, Module};
+use crate::layers::{self, Member};
+use djinn_ir::{Graph, Module, Op};
 use djinn_plan::{Action, Content, DeviceId, Engine, Entry, KernelId, Operand, Place, Plan, ValueRef, View};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What ends a part of a region that was cut.
 const CUT: &str = "its values leave the device or come back, or a cache is appended to in place, in between";
 
 /// Enters the engines of an entry whose kernels carry the numbers of their regions.
 pub(crate) fn fill(module: &Module, graph: &Graph, plan: &Plan, entry: &mut Entry) {
-    let regions: Vec<Option<u32>> =
-        graph.ops().map(|(_, op)| op.annotated_int("engine").and_then(|n| u32::try_from(n).ok())).collect();
+    let annotated = |name: &str| -> Vec<Option<u32>> {
+        graph.ops().map(|(_, op)| op.annotated_int(name).and_then(|n| u32::try_from(n).ok())).collect()
+    };
+    let regions = annotated("engine");
     let mut region_of: BTreeMap<u32, u32> =
         entry.kernels.iter().filter_map(|k| k.engine).map(|e| (e, e)).collect();
     if region_of.is_empty() {
@@ -25,6 +30,9 @@ pub(crate) fn fill(module: &Module, graph: &Graph, plan: &Plan, entry: &mut Entr
     if acts.waits_for_itself(&acts.regions) {
         region_of = cut(entry, &acts);
     }
+    let mut parts: BTreeMap<u32, usize> = BTreeMap::new();
+    region_of.values().for_each(|region| *parts.entry(*region).or_default() += 1);
+    let layers = cut_layers(graph, entry, &acts, &regions, &mut region_of, &annotated("repeat"));
     let owners = owners(entry, &regions, &region_of);
     let mut engines = blank(entry, &region_of);
     let mut borders = Borders::of(plan, entry, &owners);
@@ -33,8 +41,6 @@ pub(crate) fn fill(module: &Module, graph: &Graph, plan: &Plan, entry: &mut Entr
             engines[place].ops.push(*op);
         }
     }
-    let mut parts: BTreeMap<u32, usize> = BTreeMap::new();
-    region_of.values().for_each(|region| *parts.entry(*region).or_default() += 1);
     for engine in &mut engines {
         borders.enter(engine);
         let region = region_of[&engine.number];
@@ -43,8 +49,69 @@ pub(crate) fn fill(module: &Module, graph: &Graph, plan: &Plan, entry: &mut Entr
         if parts[&region] > 1 {
             engine.ends.push(CUT.to_owned());
         }
+        if layers.contains(&engine.number) {
+            engine.ends.push(layers::LAYER.to_owned());
+        }
     }
     entry.engines = engines;
+}
+
+/// Cuts engines at layers that come again; the numbers of those that were cut out of one.
+///
+/// Nothing is cut if engines would wait for themselves then, which a view of values of several of them may bring about.
+fn cut_layers(
+    graph: &Graph,
+    entry: &mut Entry,
+    acts: &Acts,
+    regions: &[Option<u32>],
+    region_of: &mut BTreeMap<u32, u32>,
+    repeats: &[Option<u32>],
+) -> BTreeSet<u32> {
+    if repeats.iter().all(Option::is_none) {
+        return BTreeSet::new();
+    }
+    let engines = engines_of_acts(entry, acts, &owners(entry, regions, region_of));
+    let ops: Vec<&Op> = graph.ops().map(|(_, op)| op).collect();
+    let kernels: Vec<Member> = entry.kernels.iter().map(|k| member(graph, k, &ops, repeats)).collect();
+    let views = entry.aliases.len();
+    let Some((numbers, of)) = layers::cut(acts, &engines, &kernels, views) else { return BTreeSet::new() };
+    let before: Vec<Option<u32>> = entry.kernels.iter().map(|k| k.engine).collect();
+    entry.kernels.iter_mut().zip(&numbers).for_each(|(kernel, number)| kernel.engine = *number);
+    let named: BTreeSet<u32> = entry.kernels.iter().filter_map(|k| k.engine).collect();
+    let cut_of = |number: &u32| Some((*number, *region_of.get(of.get(number)?)?));
+    let new: BTreeMap<u32, u32> = named.iter().filter_map(cut_of).collect();
+    if acts.waits_for_itself(&engines_of_acts(entry, acts, &owners(entry, regions, &new))) {
+        entry.kernels.iter_mut().zip(before).for_each(|(kernel, engine)| kernel.engine = engine);
+        return BTreeSet::new();
+    }
+    *region_of = new;
+    let several = |number: &&u32| named.iter().filter(|other| of.get(*other) == of.get(*number)).count() > 1;
+    named.iter().filter(several).copied().collect()
+}
+
+/// The layer of the first operation of a kernel, and what the kernel does: operations and types of their results.
+fn member(graph: &Graph, kernel: &djinn_plan::Kernel, ops: &[&Op], repeats: &[Option<u32>]) -> Member {
+    let layer = kernel.ops.first().and_then(|op| repeats.get(*op as usize).copied().flatten());
+    let mut hasher = DefaultHasher::new();
+    if layer.is_some() {
+        for op in kernel.ops.iter().filter_map(|op| ops.get(*op as usize)) {
+            op.kind.hash(&mut hasher);
+            op.results.iter().for_each(|v| graph.ty(*v).hash(&mut hasher));
+        }
+    }
+    Member { layer, work: hasher.finish() }
+}
+
+/// The engine of every act.
+fn engines_of_acts(entry: &Entry, acts: &Acts, owners: &BTreeMap<u32, u32>) -> Vec<Option<u32>> {
+    let view = |alias: &djinn_plan::Alias| match alias.value.value {
+        ValueRef::Result { op, .. } => owners.get(&op).copied(),
+        ValueRef::Argument(_) => None,
+    };
+    let kernels = entry.kernels.iter().map(|k| k.engine);
+    let mut engines: Vec<Option<u32>> = kernels.chain(entry.aliases.iter().map(view)).collect();
+    engines.resize(acts.needs.len(), None);
+    engines
 }
 
 /// The engines with their kernels, devices and figures, by number.
@@ -193,10 +260,10 @@ impl Borders {
 }
 
 /// Kernels, then views and copies, and what each needs.
-struct Acts {
-    needs: Vec<BTreeSet<usize>>,
+pub(crate) struct Acts {
+    pub(crate) needs: Vec<BTreeSet<usize>>,
     /// The region of each.
-    regions: Vec<Option<u32>>,
+    pub(crate) regions: Vec<Option<u32>>,
 }
 
 impl Acts {
@@ -240,7 +307,7 @@ impl Acts {
     }
 
     /// Does a group wait for what waits for it? Acts without a group are groups of their own.
-    fn waits_for_itself(&self, groups: &[Option<u32>]) -> bool {
+    pub(crate) fn waits_for_itself(&self, groups: &[Option<u32>]) -> bool {
         let mut numbers: BTreeMap<u32, usize> = BTreeMap::new();
         let mut count = 0;
         let group: Vec<usize> = groups

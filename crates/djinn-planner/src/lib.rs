@@ -23,6 +23,7 @@ mod entry;
 mod events;
 mod handover;
 mod interface;
+mod layers;
 mod memory;
 mod names;
 mod places;

@@ -84,6 +84,7 @@ pub fn registry(extra_rules: &[(String, String)]) -> Result<PassRegistry> {
     registry.register(&djinn_partition::PARTITION, |_| Ok(Box::new(djinn_partition::Partition)))?;
     registry.register(&djinn_phase_detect::INFO, djinn_phase_detect::make)?;
     registry.register(&djinn_subgraph_hash::OUTLINE, djinn_subgraph_hash::make_outline)?;
+    registry.register(&djinn_subgraph_hash::REPEATS, djinn_subgraph_hash::make_repeats)?;
     registry.register(&djinn_subgraph_hash::INLINE, |_| Ok(Box::new(djinn_subgraph_hash::Inline)))?;
     let extra_rules = extra_rules.to_vec();
     registry.register(&djinn_saturate::INFO, move |options| djinn_saturate::make(options, &extra_rules))?;

@@ -75,8 +75,20 @@ pub(crate) struct Instances<'a> {
 }
 
 impl<'a> Instances<'a> {
-    /// Keeps of the members those instances that are connected alike: the largest group of such.
+    /// [`Instances::alike`] as a function can stand for them.
     pub(crate) fn new(
+        function: &'a Function,
+        sequence: &'a Sequence,
+        members: Vec<Vec<OpId>>,
+    ) -> Instances<'a> {
+        let mut this = Instances::alike(function, sequence, members);
+        this.leave_siblings_outside();
+        this.owners = this.find_owners();
+        this
+    }
+
+    /// Keeps of the members those instances that are connected alike: the largest group of such.
+    pub(crate) fn alike(
         function: &'a Function,
         sequence: &'a Sequence,
         members: Vec<Vec<OpId>>,
@@ -99,9 +111,12 @@ impl<'a> Instances<'a> {
             this.members = kept.into_iter().map(|k| std::mem::take(&mut this.members[k])).collect();
             this.number();
         }
-        this.leave_siblings_outside();
-        this.owners = this.find_owners();
         this
+    }
+
+    /// The operations of every instance, in corresponding order.
+    pub(crate) fn members(&self) -> &[Vec<OpId>] {
+        &self.members
     }
 
     /// Takes products of a value that all instances share out of them, with their biases: where they are, they can be

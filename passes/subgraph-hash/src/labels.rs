@@ -28,6 +28,10 @@ pub(crate) struct Part<'g> {
     pub leaves: Vec<Vec<u32>>,
     /// Do inputs and results have places?
     pub ordered: bool,
+    /// Do annotations count?
+    pub annotated: bool,
+    /// Of inputs, by number, what they are if their value counts.
+    pub literals: BTreeMap<u32, Label>,
     /// Operands of each operation, by number of the value.
     pub operands: Vec<Vec<u32>>,
     /// Number of the first result of each operation.
@@ -65,6 +69,29 @@ impl<'g> Part<'g> {
         part
     }
 
+    /// What an engine holds of these operations: not what is known ahead of time, of which literals of up to
+    /// `most` elements count by value; annotations do not count.
+    pub(crate) fn engine(graph: &'g Graph, ops: &[OpId], most: usize) -> Part<'g> {
+        let ahead = djinn_ir::walk::ahead_of_time(graph, |_| false);
+        let runs = |id: &OpId| {
+            let results = graph.get_op(*id).map_or(&[][..], |op| &op.results);
+            results.is_empty() || !results.iter().all(|v| ahead[v.0 as usize])
+        };
+        let ops: Vec<OpId> = ops.iter().copied().filter(runs).collect();
+        let mut part = Part::region(graph, &ops);
+        part.annotated = false;
+        for (number, v) in (0u32..).zip(&part.values[..part.inputs]) {
+            let literal =
+                graph.definition(*v).map(|(id, _)| graph.op(id)).filter(|op| op.kind == OpKind::Constant);
+            if let Some(value) = literal.and_then(|op| op.attrs.get("value"))
+                && matches!(value, Attr::Tensor(data) if data.numel() <= most)
+            {
+                part.literals.insert(number, attr_label(value, &|_| 0));
+            }
+        }
+        part
+    }
+
     /// A whole body: its arguments and results have places.
     pub(crate) fn body(graph: &'g Graph) -> Part<'g> {
         let mut part = Part::empty(graph, true);
@@ -87,6 +114,8 @@ impl<'g> Part<'g> {
             inputs: 0,
             leaves: Vec::new(),
             ordered,
+            annotated: true,
+            literals: BTreeMap::new(),
             operands: Vec::new(),
             first_result: Vec::new(),
         }
@@ -134,13 +163,15 @@ impl<'g> Part<'g> {
 
     /// The labels, where a symbol is what `symbol` says.
     fn labels_with(&self, symbol: &dyn Fn(&Symbol) -> Label) -> Labels {
-        let own: Vec<Label> = self.ops.iter().map(|(_, op)| own_label(self.graph, op, symbol)).collect();
+        let own: Vec<Label> =
+            self.ops.iter().map(|(_, op)| own_label(self.graph, op, self.annotated, symbol)).collect();
         let types: Vec<Label> = self.values[..self.inputs]
             .iter()
             .enumerate()
             .map(|(i, v)| {
                 let place = if self.ordered { i as u128 + 1 } else { 0 };
-                join("input", &[type_label(self.graph.ty(*v), symbol), place])
+                let literal = self.literals.get(&(i as u32)).copied().unwrap_or(0);
+                join("input", &[type_label(self.graph.ty(*v), symbol), place, literal])
             })
             .collect();
         let made = self.upwards(&own, &types, None);
@@ -330,10 +361,10 @@ fn dim_label(dim: &Dim, symbol: &dyn Fn(&Symbol) -> Label) -> Label {
 }
 
 /// What an operation is, by itself.
-fn own_label(graph: &Graph, op: &Op, symbol: &dyn Fn(&Symbol) -> Label) -> Label {
+fn own_label(graph: &Graph, op: &Op, annotated: bool, symbol: &dyn Fn(&Symbol) -> Label) -> Label {
     let mut parts = vec![text_label(op.kind.name()), op.operands.len() as u128];
     parts.extend(counted_attrs(op).map(|(_, a)| attr_label(a, symbol)));
-    for (name, a) in &op.annotations {
+    for (name, a) in op.annotations.iter().filter(|_| annotated) {
         parts.extend([text_label(name), attr_label(a, symbol)]);
     }
     parts.extend(op.results.iter().map(|v| type_label(graph.ty(*v), symbol)));

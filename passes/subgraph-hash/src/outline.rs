@@ -63,7 +63,10 @@ pub fn make(options: &PassOptions) -> Result<Box<dyn Pass>> {
     };
     let (min_length, min_instances) = (number("min-ops")?.max(1), number("min-instances")?.max(2));
     let min_saving = number("min-saving")?;
-    Ok(Box::new(Outline { wanted: Wanted { min_length, min_instances, shifted }, min_saving }))
+    Ok(Box::new(Outline {
+        wanted: Wanted { min_length, min_instances, shifted, everywhere: false },
+        min_saving,
+    }))
 }
 
 impl Pass for Outline {

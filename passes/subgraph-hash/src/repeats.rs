@@ -6,6 +6,7 @@
 //! 5(3), 1984, has the general case). The unit that saves most is taken; further occurrences anywhere in the sequence
 //! are found by comparing tokens where the hash of a unit-long window agrees.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 /// Tokens of the windows that vote.
@@ -13,6 +14,9 @@ const WINDOW: usize = 6;
 
 /// Distances that are looked into, most votes first.
 const MAX_DISTANCES: usize = 24;
+
+/// Units whose occurrences everywhere are compared, at most.
+const MAX_UNITS: usize = 8;
 
 /// Which units are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,9 @@ pub(crate) struct Wanted {
     pub min_instances: usize,
     /// Begin units in the middle of where they would begin by themselves.
     pub shifted: bool,
+    /// Rank units by what they save wherever they stand, rather than by their own run alone: prefers a layer that stands in
+    /// several runs to a stage of layers.
+    pub everywhere: bool,
 }
 
 /// A repeated unit.
@@ -69,11 +76,19 @@ pub(crate) fn best_unit(tokens: &[u32], cuts: &[u32], wanted: Wanted) -> Option<
         runs_at(tokens, distance, &mut runs);
     }
     runs.retain(|r| r.unit_length() >= wanted.min_length);
-    runs.sort_by_key(|r| (std::cmp::Reverse(r.saving()), r.start, r.distance));
+    runs.sort_by_key(|r| (Reverse(r.saving()), r.start, r.distance));
+    let enough =
+        |unit: &Unit| unit.starts.len() >= wanted.min_instances.max(2) && unit.saving() >= wanted.min_length;
     // The best run by its own instances; occurrences elsewhere only add to it.
-    runs.iter()
-        .filter_map(|run| unit_of(tokens, cuts, wanted, *run))
-        .find(|unit| unit.starts.len() >= wanted.min_instances.max(2) && unit.saving() >= wanted.min_length)
+    let mut units = runs.iter().filter_map(|run| unit_of(tokens, cuts, wanted, *run)).filter(enough);
+    if !wanted.everywhere {
+        return units.next();
+    }
+    units
+        .take(MAX_UNITS)
+        .enumerate()
+        .max_by_key(|(i, unit)| (unit.saving(), Reverse(*i)))
+        .map(|(_, unit)| unit)
 }
 
 /// Distances between equal windows, most votes first.
@@ -86,7 +101,7 @@ fn distances(tokens: &[u32]) -> Vec<usize> {
         }
     }
     let mut ranked: Vec<(usize, usize)> = votes.into_iter().collect();
-    ranked.sort_by_key(|(distance, votes)| (std::cmp::Reverse(*votes), *distance));
+    ranked.sort_by_key(|(distance, votes)| (Reverse(*votes), *distance));
     ranked.into_iter().take(MAX_DISTANCES).map(|(distance, _)| distance).collect()
 }
 
@@ -184,7 +199,7 @@ fn occurrences(tokens: &[u32], at: usize, length: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    const WANTED: Wanted = Wanted { min_length: 3, min_instances: 2, shifted: false };
+    const WANTED: Wanted = Wanted { min_length: 3, min_instances: 2, shifted: false, everywhere: false };
 
     fn find(text: &str, wanted: Wanted) -> Option<(usize, Vec<usize>)> {
         // Capitals and digits are tokens that come once.
@@ -212,6 +227,15 @@ mod tests {
     #[test]
     fn a_pair_that_is_no_tandem_is_found() {
         assert_eq!(find("XabcdefghijkYZabcdefghijkX", WANTED), Some((11, vec![1, 14])));
+    }
+
+    #[test]
+    fn layers_of_several_runs_win_over_stages_if_they_count_everywhere() {
+        let stage = format!("X{}", "abcdefg".repeat(5)).to_lowercase();
+        let text = format!("{stage}{stage}Y{}", "abcdefg".repeat(6));
+        assert_eq!(find(&text, WANTED).map(|(length, _)| length), Some(stage.len()));
+        let everywhere = find(&text, Wanted { everywhere: true, ..WANTED });
+        assert_eq!(everywhere.map(|(length, starts)| (length, starts.len())), Some((7, 16)));
     }
 
     #[test]

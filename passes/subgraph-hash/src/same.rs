@@ -51,6 +51,21 @@ pub fn region_hash(graph: &Graph, ops: &[OpId]) -> RegionHash {
     RegionHash(Part::region(graph, ops).labels().whole.to_le_bytes())
 }
 
+/// Elements of a literal, at most, that is part of an engine; larger ones are given to it as weights are.
+pub const LITERAL_ELEMENTS: usize = 16;
+
+/// The hash of an engine that holds these operations, in whichever order they are given: [`region_hash`] where
+/// annotations do not count, and where everything known ahead of time is given to the engine and counts by its
+/// type, but literals of up to [`LITERAL_ELEMENTS`] elements by value. Engines of the same hash can be one.
+pub fn engine_hash(graph: &Graph, ops: &[OpId]) -> RegionHash {
+    RegionHash(Part::engine(graph, ops, LITERAL_ELEMENTS).labels().whole.to_le_bytes())
+}
+
+/// What corresponds to what, if engines that hold these operations can be one: [`same_region`] for [`engine_hash`].
+pub fn same_engine(a: (&Graph, &[OpId]), b: (&Graph, &[OpId])) -> Option<Correspondence> {
+    correspondence(&Part::engine(a.0, a.1, LITERAL_ELEMENTS), &Part::engine(b.0, b.1, LITERAL_ELEMENTS))
+}
+
 /// The hash of a body with the order of its arguments and results.
 pub fn function_hash(function: &Function) -> RegionHash {
     RegionHash(Part::body(&function.graph).labels().whole.to_le_bytes())
@@ -257,13 +272,19 @@ impl<'p, 'g> Search<'p, 'g> {
 
     fn same_op(&mut self, x: &Op, y: &Op, trail: &mut Trail) -> bool {
         let names = |op: &Op| op.annotations.keys().cloned().collect::<Vec<_>>();
-        if x.annotations.len() != y.annotations.len() || names(x) != names(y) {
+        if self.a.annotated && names(x) != names(y) {
             return false;
         }
-        let (p, q) = (attrs(x), attrs(y));
+        let (p, q) = (self.attrs(x), self.attrs(y));
         p.len() == q.len()
             && p.iter().zip(&q).all(|(a, b)| self.same_attr(a, b, trail))
             && x.regions.len() == y.regions.len()
+    }
+
+    /// What of an operation's attributes and annotations counts.
+    fn attrs<'o>(&self, op: &'o Op) -> Vec<&'o Attr> {
+        let annotations = op.annotations.values().filter(|_| self.a.annotated);
+        counted_attrs(op).map(|(_, a)| a).chain(annotations).collect()
     }
 
     fn same_attr(&mut self, x: &Attr, y: &Attr, trail: &mut Trail) -> bool {
@@ -311,7 +332,7 @@ impl<'p, 'g> Search<'p, 'g> {
         let ops = self.ops.iter().enumerate().all(|(i, j)| {
             let (x, y) = (self.a.ops[i].1, self.b.ops[*j as usize].1);
             let nested = |(r, s): (&Graph, &Graph)| self.same_nested(r, s);
-            attrs(x).iter().zip(attrs(y)).all(|(a, b)| same_attr(a, b))
+            self.attrs(x).iter().zip(self.attrs(y)).all(|(a, b)| same_attr(a, b))
                 && x.regions.iter().zip(&y.regions).all(nested)
         });
         (values && ops).then_some(())
@@ -346,9 +367,4 @@ impl<'p, 'g> Search<'p, 'g> {
             symbols: self.symbols.0.clone(),
         }
     }
-}
-
-/// What of an operation's attributes and annotations counts.
-fn attrs(op: &Op) -> Vec<&Attr> {
-    counted_attrs(op).map(|(_, a)| a).chain(op.annotations.values()).collect()
 }

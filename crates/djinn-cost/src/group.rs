@@ -1,5 +1,6 @@
 //! The cost of a fused group: one launch, and traffic only for what crosses the group's border.
 
+use crate::features::{Features, Member};
 use crate::model::{CostModel, extra};
 use crate::work::{Sizes, Work, op_class, precision, reads_what_it_gives, work};
 use djinn_device::OpClass;
@@ -86,6 +87,36 @@ impl CostModel<'_> {
             bytes_read: group.read.values().map(|(_, bytes)| bytes).sum(),
             bytes_written: group.written,
             share: self.share(&group, apart, seconds),
+        }
+    }
+
+    /// What the cost model knows of the group at its sizes; see [`Features`].
+    pub fn features(&self, graph: &Graph, ops: &[OpId], uses: &[u32]) -> Features {
+        let mut group = GroupWork { passes: 1.0, ..GroupWork::default() };
+        for op in ops.iter().filter_map(|id| graph.get_op(*id)) {
+            self.add_member(graph, op, &mut group);
+        }
+        self.add_border(graph, uses, &mut group);
+        Features {
+            bytes_read: group.read.values().map(|(_, bytes)| bytes).sum(),
+            bytes_written: group.written,
+            regions: group.members.iter().any(|(op, _)| !op.regions.is_empty()),
+            members: group.members.into_iter().map(|(op, work)| self.member(graph, op, work)).collect(),
+        }
+    }
+
+    fn member(&self, graph: &Graph, op: &Op, work: Work<f64>) -> Member {
+        let shape = |v: &ValueId| {
+            let ty = graph.ty(*v);
+            let sizes: Vec<String> = ty.shape.iter().map(|d| self.size(d).to_string()).collect();
+            format!("{}[{}]", ty.dtype, sizes.join(","))
+        };
+        let all = |values: &[ValueId]| values.iter().map(shape).collect::<Vec<_>>().join(" ");
+        Member {
+            kind: op.kind,
+            dtype: op.operands.first().map(|v| graph.ty(*v).dtype),
+            shapes: format!("{} -> {}", all(&op.operands), all(&op.results)),
+            work,
         }
     }
 

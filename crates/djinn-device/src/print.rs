@@ -27,6 +27,9 @@ pub(crate) fn profile(p: &Profile, remark: &str) -> String {
         figure(&mut out, p, "", "sync_seconds", seconds);
     }
     figure(&mut out, p, "", "multiprocessors", f64::from(p.multiprocessors));
+    if let Some(capability) = p.compute_capability {
+        figure(&mut out, p, "", "compute_capability", f64::from(capability));
+    }
     figure(&mut out, p, "", "max_streams", f64::from(p.max_streams));
     if p.sources.contains_key("half_seconds_per_byte") {
         figure(&mut out, p, "", "half_seconds_per_byte", p.half_seconds_per_byte);

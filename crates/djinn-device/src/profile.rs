@@ -215,6 +215,8 @@ pub struct Profile {
     pub peer_link: Option<LinkFigures>,
     /// Streaming multiprocessors, or cores.
     pub multiprocessors: u32,
+    /// CUDA compute capability of devices that have one, ten times the major number plus the minor one: 90 for 9.0.
+    pub compute_capability: Option<u32>,
     /// Streams that are sensible to use at once.
     pub max_streams: u32,
     /// Seconds per byte of 16-bit floats that are computed on, for devices that have to convert them; else 0.

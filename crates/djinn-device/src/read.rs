@@ -124,6 +124,7 @@ pub(crate) struct ProfileText {
     launch_seconds: Sourced,
     sync_seconds: Option<Sourced>,
     multiprocessors: Sourced,
+    compute_capability: Option<Sourced>,
     max_streams: Sourced,
     peak_flops: BTreeMap<String, Sourced>,
     host_link: LinkText,
@@ -187,6 +188,10 @@ pub(crate) fn profile_of(text: ProfileText) -> Result<Profile> {
             .map(|figure| reader.seconds("sync_seconds", figure))
             .transpose()?,
         multiprocessors: reader.count("multiprocessors", text.multiprocessors)?,
+        compute_capability: text
+            .compute_capability
+            .map(|figure| reader.count("compute_capability", figure))
+            .transpose()?,
         max_streams: reader.count("max_streams", text.max_streams)?,
         peaks: reader.peaks(text.peak_flops)?,
         host_link: reader.link("host_link", text.host_link)?,

@@ -6,13 +6,14 @@ use djinn_plan::{ArenaKind, Plan, StreamKind};
 use crate::engines::{self, engines};
 use crate::facts::{DeviceFacts, EntryFacts, Facts, Group, KINDS, Reason, Task, figure};
 use crate::limit::Limit;
+use crate::measured::Measured;
 use crate::names::{clean, shorten};
 use crate::scopes::summary;
 use crate::table::{Table, WIDTH, paragraph};
 use crate::units::{bytes, count, flops, percent, seconds, things};
 
 /// Entries that are explained; further ones are counted.
-const MAX_ENTRIES: usize = 16;
+pub(crate) const MAX_ENTRIES: usize = 16;
 /// Devices, links and scopes that are listed.
 const MAX_ROWS: usize = 32;
 /// Engines that are listed.
@@ -36,6 +37,11 @@ pub fn explain(plan: &Plan, module: Option<&Module>) -> String {
         out.push_str(&format!("\n{} not shown\n", things(more, "more entry")));
     }
     out
+}
+
+/// [`explain()`], and what was measured of the plan beside what was predicted; an alarm where a step time is far off.
+pub fn explain_measured(plan: &Plan, module: Option<&Module>, measured: &Measured) -> String {
+    explain(plan, module) + &crate::measured::text(&Facts::new(plan, module), measured)
 }
 
 fn headline(facts: &Facts<'_>) -> String {

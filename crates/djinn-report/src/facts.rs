@@ -354,6 +354,14 @@ impl EntryFacts<'_> {
         (each.into_iter().fold(0, sum), fetched.into_iter().fold(0, sum))
     }
 
+    /// The number of the kernel that a task launches.
+    pub(crate) fn kernel_of(&self, task: &Task) -> Option<usize> {
+        match self.entry.commands.get(task.command)?.action {
+            Action::Launch { kernel } => Some(kernel.index()),
+            _ => None,
+        }
+    }
+
     /// Number of copies.
     pub(crate) fn copies(&self) -> usize {
         self.tasks.iter().filter(|t| t.route.is_some()).count()

@@ -9,6 +9,7 @@ use djinn_ir::Module;
 use djinn_plan::Plan;
 
 use crate::facts::Facts;
+use crate::measured::Measured;
 use markup::{attribute, escape};
 
 /// What the page shows.
@@ -28,6 +29,8 @@ pub struct Page<'a> {
     pub rewrites: &'a [(String, u64)],
     /// What passes did and did not do, and why; one sentence each.
     pub remarks: &'a [String],
+    /// What was measured of the plan, if it was run.
+    pub measured: Option<&'a Measured>,
 }
 
 /// Entries that are shown; further ones are counted.
@@ -66,11 +69,17 @@ pub fn html(page: &Page<'_>) -> String {
     out.push_str(&sections::placement(&facts));
     out.push_str(&charts::timeline(&facts));
     out.push_str(&charts::memory(&facts));
-    out.push_str(&sections::costs(&facts));
+    out.push_str(&sections::costs(&facts, page.measured));
     out.push_str(&tree::graph(&facts));
     out.push_str(&sections::rewrites(page));
     out.push_str("</main>\n");
-    out.push_str("<footer><p>Times are predictions of Djinn’s cost model and simulator, not measurements. ");
+    let times = match page.measured {
+        None => "Times are predictions of Djinn’s cost model and simulator, not measurements. ",
+        Some(_) => {
+            "Times are predictions of Djinn’s cost model and simulator where they are not said to be measured. "
+        }
+    };
+    out.push_str(&format!("<footer><p>{times}"));
     out.push_str("Sizes are in powers of 1,000.</p></footer>\n");
     out.push_str("<div id=\"tip\" role=\"status\" hidden></div>\n");
     out.push_str(&charts::data(&facts));

@@ -1,6 +1,7 @@
 //! What a plan does, for people.
 //!
 //! - [`explain()`]: text for a terminal, at most 100 columns wide;
+//! - [`explain_measured()`]: the same, with what was measured beside it;
 //! - [`html()`]: one self-contained page: graph, placement, timeline, memory map, costs, rewrites.
 //!
 //! Both read the plan, its simulation and, where it is given, the module; both give the same bytes for the same input.
@@ -12,11 +13,13 @@ mod explain;
 mod facts;
 mod html;
 mod limit;
+mod measured;
 mod names;
 mod path;
 mod scopes;
 mod table;
 mod units;
 
-pub use explain::explain;
+pub use explain::{explain, explain_measured};
 pub use html::{Page, html};
+pub use measured::{ALARM, Measured, MeasuredEntry};

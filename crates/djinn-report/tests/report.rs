@@ -15,7 +15,16 @@ const MAX_PAGE: usize = 3_300_000;
 const SMALL: sample::Size = sample::Size { devices: 2, streams: 2, kernels: 20 };
 
 fn page(plan: &Plan) -> Page<'_> {
-    Page { title: "a plan", plan, module: None, before: &[], after: &[], rewrites: &[], remarks: &[] }
+    Page {
+        title: "a plan",
+        plan,
+        module: None,
+        before: &[],
+        after: &[],
+        rewrites: &[],
+        remarks: &[],
+        measured: None,
+    }
 }
 
 /// Text and page, each checked and made twice.

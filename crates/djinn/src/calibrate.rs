@@ -8,6 +8,7 @@
 use crate::random::SplitMix;
 use djinn_cost::CostModel;
 use djinn_cost::calibrate::{ClassReport, Fit, Measurement, Report, fit, judge, to_csv};
+use djinn_cost::profile::{ProfileFit, RunProfile};
 use djinn_device::Profile;
 use djinn_diag::{Context, Result, internal};
 use djinn_interp::{Env, Weights, eval_op};
@@ -79,6 +80,32 @@ impl Calibration {
     pub fn table(&self) -> &[ClassReport] {
         &self.fit.report.classes
     }
+}
+
+/// Fits the profile of a device to what runs of plans took on it: see [`djinn_cost::profile::fit()`]. `mode` names the way
+/// of running kernels that counts, if there are several; `source` is what the profile names as the source of its figures.
+///
+/// # Errors
+/// Those of [`djinn_cost::profile::fit()`].
+pub fn calibrate_from(
+    measured: &RunProfile,
+    base: &Profile,
+    mode: Option<&str>,
+    source: &str,
+) -> Result<ProfileFit> {
+    djinn_cost::profile::fit(base, measured, mode, source)
+}
+
+/// A profile that was fitted to runs of plans, as a profile file.
+pub fn fitted_toml(fit: &ProfileFit) -> String {
+    let Profile { name, .. } = &fit.profile;
+    let how = fit.mode.chars().filter(|c| !c.is_control()).take(80).collect::<String>();
+    let remark = format!(
+        "{name}: fitted by calibration to what {} kernels took in plans that were run (kernels by: {how}).\n\
+         Stale once these run otherwise.",
+        fit.fitted
+    );
+    fit.profile.to_toml(&remark)
 }
 
 /// A round of one case repeats the operation until this much time has passed.

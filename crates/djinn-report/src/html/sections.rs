@@ -10,6 +10,7 @@ use crate::explain::{
 };
 use crate::facts::{Class, EntryFacts, Facts, KINDS, figure, kind_name};
 use crate::limit::Limit;
+use crate::measured::{Measured, MeasuredEntry, rows, sentences};
 use crate::names::{clean, shorten};
 use crate::scopes::pattern;
 use crate::units::{bytes, count, flops, seconds, things};
@@ -262,12 +263,14 @@ fn routes(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
 }
 
 /// Where the time goes.
-pub(crate) fn costs(facts: &Facts<'_>) -> String {
+pub(crate) fn costs(facts: &Facts<'_>, measured: Option<&Measured>) -> String {
     let intro = "<p class=\"dim\">Predicted seconds of kernels and copies, each by itself. A kernel counts for the \
                  operation in it that is likely to cost most. In scopes, * stands for the numbers of repeated \
                  layers.</p>\n";
-    per_entry(facts, SECTIONS[4], intro, |_, entry| {
-        let mut out = String::from("<div class=\"columns\">\n");
+    per_entry(facts, SECTIONS[4], intro, |number, entry| {
+        let of_entry = measured.and_then(|m| m.entries.iter().find(|e| e.entry == number));
+        let mut out = of_entry.map(|m| measured_table(entry, m)).unwrap_or_default();
+        out.push_str("<div class=\"columns\">\n");
         out.push_str(&bars("By operation", entry, |t| (t.kind.clone(), t.class)));
         out.push_str(&bars("By scope", entry, |t| {
             let scope = if t.scope.is_empty() { "(none)".into() } else { pattern(&t.scope) };
@@ -277,6 +280,36 @@ pub(crate) fn costs(facts: &Facts<'_>) -> String {
         out.push_str(&costliest(facts, entry));
         out
     })
+}
+
+/// Measured beside predicted times of an entry.
+fn measured_table(entry: &EntryFacts<'_>, measured: &MeasuredEntry) -> String {
+    let mut out = String::from("<h3>Measured</h3>\n");
+    for sentence in sentences(measured) {
+        let class = if sentence.starts_with("ALARM") { " class=\"warn\"" } else { "" };
+        out.push_str(&format!("<p{class}>{}</p>\n", escape(&sentence)));
+    }
+    let rows = rows(entry, measured);
+    let all: f64 = rows.iter().map(|r| r.measured).sum();
+    let titles = ["<Kernels", "×", "Predicted", "Measured", "<", "Ratio", "Share", "<Scope"];
+    let mut table = Table::new("Measured beside predicted times", &titles);
+    let most = rows.first().map_or(0.0, |r| r.measured);
+    for row in rows.iter().take(MAX_COSTS) {
+        table.row(vec![
+            format!("<code>{}</code>", escape(&shorten(&row.name, 60))),
+            count(row.number as u64),
+            seconds(row.predicted),
+            seconds(row.measured),
+            bar(row.measured, most, "c-0"),
+            row.ratio(),
+            percent(row.measured, all),
+            format!("<code>{}</code>", escape(&shorten(&row.scope, 70))),
+        ]);
+    }
+    if !table.is_empty() {
+        out.push_str(&table.render());
+    }
+    out
 }
 
 /// Seconds by a name; a bar has the colour of the class that costs most in it.

@@ -39,20 +39,20 @@ fn write_through(
     let mut buffered = std::io::BufWriter::new(file.as_file_mut());
     write(&mut buffered).and_then(|()| buffered.flush())?;
     drop(buffered);
-    set_permissions(&file)?;
+    make_readable(file.path())?;
     file.persist(&target)?;
     Ok(())
 }
 
 /// Temporary files are private; results are as readable as any new file.
 #[cfg(unix)]
-fn set_permissions(file: &tempfile::NamedTempFile) -> std::io::Result<()> {
+pub(crate) fn make_readable(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
 #[cfg(not(unix))]
-fn set_permissions(_file: &tempfile::NamedTempFile) -> std::io::Result<()> {
+pub(crate) fn make_readable(_path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 

@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Explain {
         /// A plan (.json or binary) or the folder of a bundle
         plan: PathBuf,
+        /// Show beside the predictions of a bundle what `run --profile` measured
+        #[arg(long, value_name = "FILE")]
+        profile: Option<PathBuf>,
     },
     /// Prove with the independent checker that a plan may run
     PlanCheck {
@@ -54,7 +57,8 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Place an operator graph on devices (dnn-partitioning's JSON format)
     Place(PlaceArgs),
-    /// Measure this machine, fit its device profile, and report the error on operations left out of the fit
+    /// Measure this machine, or take what runs measured, fit its device profile, and report the error on what was left out
+    /// of the fit
     Calibrate(CalibrateArgs),
 }
 
@@ -75,18 +79,41 @@ pub(crate) struct BundleArgs {
     /// Write what ran when here, for Perfetto or chrome://tracing (.json)
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// How kernels are run
+    #[arg(long, value_enum, default_value = "compiled", value_name = "HOW")]
+    pub(crate) kernels: KernelMode,
     /// Compare with the reference evaluator
     #[arg(long)]
     pub(crate) check: bool,
     /// Report conflicting accesses that no event orders
     #[arg(long)]
     pub(crate) detect_races: bool,
-    /// Runs, one after the other; state lives on between them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) repeat: u32,
+    /// Runs, one after the other; state lives on between them (default: 1, with --profile 10)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) repeat: Option<u32>,
+    /// Runs before those that count (default: 0, with --profile 2)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) warm_up: Option<u32>,
+    /// Measure every kernel beside its prediction, print where they differ, and write the times here (.json); what is there
+    /// already of this or other plans is kept and added to
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "detect_races"])]
+    pub(crate) profile: Option<PathBuf>,
+    /// The device profile (.toml) that the plan was made with, if it is not built in: predictions for sizes below the
+    /// largest are made with it
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    pub(crate) device_profile: Option<PathBuf>,
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+/// How `run` runs kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KernelMode {
+    /// Compiled code and library calls, the evaluator for the rest
+    Compiled,
+    /// The reference evaluator, operation by operation
+    Evaluator,
 }
 
 /// Packing an instance.
@@ -145,6 +172,15 @@ pub(crate) struct CalibrateArgs {
     /// Write the measurements here (.csv)
     #[arg(long, value_name = "FILE")]
     pub(crate) measurements: Option<PathBuf>,
+    /// Fit to the times of this file, which `run --profile` wrote, instead of measuring; may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["measurements", "seconds"])]
+    pub(crate) from: Vec<PathBuf>,
+    /// The profile to correct: a built-in one or a .toml file; what was measured on the device of its name counts
+    #[arg(long, value_name = "NAME", default_value = "host", requires = "from")]
+    pub(crate) device: String,
+    /// Of several ways of running kernels, fit to the times of this one
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pub(crate) mode: Option<String>,
     /// Seconds of measuring, about
     #[arg(long, value_name = "S", default_value_t = 35.0, value_parser = seconds)]
     pub(crate) seconds: f64,
@@ -222,6 +258,19 @@ pub(crate) struct PlanArgs {
     /// Keep plans here and use those that are there
     #[arg(long, value_name = "DIR")]
     pub(crate) plan_cache: Option<PathBuf>,
+    /// Keep TensorRT engines here and use those that are there (default: djinn/engines in $XDG_CACHE_HOME or ~/.cache)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) engine_cache: Option<PathBuf>,
+    /// Build every engine of a bundle, not only those that pay within a million runs
+    #[arg(long)]
+    pub(crate) eager_engines: bool,
+    /// Build no engines: everything runs by kernels
+    #[arg(long, conflicts_with = "eager_engines")]
+    pub(crate) no_engines: bool,
+    /// Element type of contractions inside engines, `f16`, `bf16` or `keep`, also for a module and what is below it:
+    /// SCOPE=TYPE
+    #[arg(long, value_name = "[SCOPE=]TYPE")]
+    pub(crate) precision: Vec<String>,
 }
 
 impl PlanArgs {
@@ -240,6 +289,10 @@ impl PlanArgs {
             ("--copy-caches", self.copy_caches),
             ("--stream-weights", self.stream_weights),
             ("--plan-cache", self.plan_cache.is_some()),
+            ("--engine-cache", self.engine_cache.is_some()),
+            ("--eager-engines", self.eager_engines),
+            ("--no-engines", self.no_engines),
+            ("--precision", !self.precision.is_empty()),
         ];
         given.into_iter().filter(|(_, unused)| *unused).map(|(name, _)| name).collect()
     }
@@ -361,6 +414,9 @@ pub(crate) struct RunArgs {
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show in the report what `run --profile` measured of this plan
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
     /// Where a reproducer is written when a pass fails
     #[arg(long, value_name = "FILE", default_value = "djinn-reproducer.mlir")]
     pub(crate) reproducer: PathBuf,

@@ -1,20 +1,22 @@
 //! `djinn-opt run`, `explain` and `plan-check`: what is done with plans that were written.
 
-use crate::args::BundleArgs;
+use crate::args::{BundleArgs, KernelMode};
 use crate::report;
 use crate::run::{complain, print_text};
 use djinn::Bundle;
 use djinn::diag::{Context, Culprit, Result, input};
 use djinn::ir::{ArgumentKind, Function, Module, TensorData};
 use djinn::plan_data::{self, Plan};
-use djinn::runtime::{HostRuntime, RunOptions, RunOutput};
+use djinn::profile::Recorder;
+use djinn::runtime::{HostRuntime, Kernels, RunOptions, RunOutput};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Runs a bundle; gives false if a check found a difference.
 pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
-    let Bundle { module, plan } = djinn::read_bundle(&args.bundle)?;
+    let Bundle { module, plan, parts } = djinn::read_bundle(&args.bundle)?;
+    let engines = djinn::Engines::index_of(&parts, &plan)?.map_or(0, |index| index.uses.len());
     djinn::verify_plan(&plan, Culprit::Input)?;
     conforms(&plan, &module).at(|| args.bundle.display().to_string())?;
     let function = planned_function(&plan, &module, args.function.as_deref())?;
@@ -22,18 +24,35 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
     let options = RunOptions {
         detect_races: args.detect_races,
         poison: args.check || args.detect_races,
+        kernels: match args.kernels {
+            KernelMode::Compiled => Kernels::Compiled,
+            KernelMode::Evaluator => Kernels::Evaluator,
+        },
         ..RunOptions::default()
     };
-    let mut runtime = HostRuntime::new(Arc::new(plan), Arc::new(module), options)?;
+    let (plan, module) = (Arc::new(plan), Arc::new(module));
+    let measuring = args.profile.is_some();
+    let device =
+        args.device_profile.as_deref().map(|p| crate::planning::profile(&p.to_string_lossy())).transpose()?;
+    let mut recorder = Recorder::new(&plan, &module, djinn::profile::host(options.kernels), device.as_ref());
+    // A profile that cannot be added to is told of before the work.
+    let earlier = args.profile.as_deref().map(crate::profile::read_if_there).transpose()?;
+    let mut runtime = HostRuntime::new(Arc::clone(&plan), Arc::clone(&module), options)?;
+    if let Some(problem) = runtime.kernels().problems.first() {
+        complain(&format!("warning: {problem}\n"));
+    }
     let (mut times, mut passed, mut last) = (Vec::new(), true, None);
-    for turn in 0..args.repeat {
+    let warm_up = args.warm_up.unwrap_or(if measuring { djinn::profile::WARM_UP_RUNS } else { 0 });
+    let repeat = args.repeat.unwrap_or(if measuring { djinn::profile::RUNS } else { 1 });
+    let turns = warm_up.saturating_add(repeat);
+    for turn in 0..turns {
         // States are set once: later runs go on from what the first one left.
         let given = if turn == 0 { inputs.clone() } else { without_states(&runtime, &function, &inputs)? };
         let (output, outputs) = if args.check {
             let (output, outputs, mut check) = djinn::execute_and_check(&mut runtime, &function, &given)?;
             check.random_inputs = args.inputs.is_none();
             passed &= check.passed();
-            if turn + 1 == args.repeat || !check.passed() {
+            if turn + 1 == turns || !check.passed() {
                 print_text(&report::check_table(&check))?;
             }
             (output, outputs)
@@ -41,7 +60,12 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
             djinn::execute(&mut runtime, &function, &given)?
         };
         report_races(&output)?;
-        times.push(output.elapsed_ns);
+        if turn >= warm_up {
+            times.push(output.elapsed_ns);
+            if measuring {
+                recorder.record(&inputs, &output)?;
+            }
+        }
         last = Some((output, outputs));
         if !passed {
             break;
@@ -57,7 +81,12 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
             let text = plan_data::spans_json(plan, output.entry, &output.spans(plan), &[]);
             djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes()))?;
         }
-        print_text(&summary(runtime.plan(), output.entry, &mut times))?;
+        if !times.is_empty() {
+            print_text(&summary(&runtime, output.entry, &mut times, engines))?;
+        }
+    }
+    if let (Some(path), Some(earlier)) = (&args.profile, earlier) {
+        crate::profile::write(path, earlier, recorder, device.as_ref())?;
     }
     Ok(passed)
 }
@@ -92,10 +121,15 @@ fn inputs(
     let function = djinn::entry_function(module, Some(function))?;
     match &args.inputs {
         Some(path) => {
-            let all = djinn::npz::read(path)?;
-            djinn::npz::check_types(&all, function).at(|| path.display().to_string())?;
-            let known: BTreeMap<_, _> =
-                all.into_iter().filter(|(n, _)| function.arguments.iter().any(|(a, _)| **a == **n)).collect();
+            let bound = djinn::npz::bind(djinn::npz::read_in_order(path)?, function);
+            let known = bound.inputs;
+            djinn::npz::check_types(&known, function).at(|| path.display().to_string())?;
+            if let [(array, argument), ..] = bound.by_position.as_slice() {
+                complain(&format!(
+                    "note: {} arrays have the name of no argument and are given in their order: '{array}' is '{argument}'\n",
+                    bound.by_position.len()
+                ));
+            }
             if known.is_empty() && !function.arguments.is_empty() {
                 let names: Vec<&str> = function.arguments.iter().map(|(n, _)| &**n).collect();
                 return Err(input("run.inputs", "no array has the name of an argument")
@@ -144,25 +178,49 @@ fn named(outputs: djinn::interp::Outputs) -> Vec<(String, TensorData)> {
     all
 }
 
-fn summary(plan: &Plan, entry: usize, times: &mut [u64]) -> String {
+fn summary(runtime: &HostRuntime, entry: usize, times: &mut [u64], engines: usize) -> String {
     times.sort_unstable();
+    let plan = runtime.plan();
     let entry = &plan.entries[entry];
     let median = times[times.len() / 2] as f64 / 1e6;
     let runs = times.len();
     let (kernels, streams) = (entry.kernels.len(), entry.streams.len());
-    format!(
+    let how = runtime.kernels();
+    let mut text = format!(
         "ran '{}': {kernels} kernels on {streams} streams of {} devices, {runs} run{}, median {median:.3} ms\n",
         entry.function,
         plan.devices.iter().filter(|d| !d.host).count(),
         if runs == 1 { "" } else { "s" },
-    )
+    );
+    if how.fused + how.library > 0 {
+        text.push_str(&format!(
+            "kernels: {} compiled ({} functions in {:.2} s), {} library calls, {} evaluated\n",
+            how.fused, how.functions, how.compile_seconds, how.library, how.evaluated
+        ));
+    }
+    if engines > 0 {
+        text.push_str(&format!("{engines} engine regions ran by their kernels: this is the host\n"));
+    }
+    text
 }
 
 /// Prints what a plan does.
-pub(crate) fn explain(path: &Path) -> Result<bool> {
+pub(crate) fn explain(path: &Path, profile: Option<&Path>) -> Result<bool> {
     let (plan, module) = read(path)?;
     djinn::verify_plan(&plan, Culprit::Input).at(|| path.display().to_string())?;
-    print_text(&djinn::report::explain(&plan, module.as_ref()))?;
+    let text = match (profile, &module) {
+        (None, _) => djinn::report::explain(&plan, module.as_ref()),
+        (Some(_), None) => {
+            return Err(input("cli.profile", "measured times are shown beside those of a bundle")
+                .help("give the folder of the bundle instead of the plan"));
+        }
+        (Some(file), Some(module)) => {
+            let measured = djinn::profile::shown(&crate::profile::read(file)?, &plan, module);
+            let measured = measured.at(|| file.display().to_string())?;
+            djinn::report::explain_measured(&plan, Some(module), &measured)
+        }
+    };
+    print_text(&text)?;
     Ok(true)
 }
 
@@ -200,7 +258,7 @@ pub(crate) fn plan_check(path: &Path) -> Result<bool> {
 
 /// A plan in any of its forms, and the program if it is a bundle.
 fn read(path: &Path) -> Result<(Plan, Option<Module>)> {
-    if path.is_dir() {
+    if path.is_dir() || djinn::is_bundle(path) {
         let bundle = djinn::read_bundle(path)?;
         return Ok((bundle.plan, Some(bundle.module)));
     }

@@ -2,8 +2,10 @@
 
 mod args;
 mod bundle;
+mod engines;
 mod extract;
 mod planning;
+mod profile;
 mod report;
 mod run;
 mod sniff;
@@ -26,10 +28,11 @@ fn main() -> ExitCode {
         Some(Command::Extract { graph, output, json }) => extract::extract(&graph, output.as_deref(), json),
         Some(Command::Rerun { file }) => run::rerun(&file),
         Some(Command::Run(args)) => bundle::run(&args),
-        Some(Command::Explain { plan }) => bundle::explain(&plan),
+        Some(Command::Explain { plan, profile }) => bundle::explain(&plan, profile.as_deref()),
         Some(Command::PlanCheck { plan }) => bundle::plan_check(&plan),
         Some(Command::Pack(args)) => solve::pack(&args),
         Some(Command::Place(args)) => solve::place(&args),
+        Some(Command::Calibrate(args)) if !args.from.is_empty() => profile::calibrate(&args),
         Some(Command::Calibrate(args)) => solve::calibrate(&args),
         None => run::run(&cli.run),
     });

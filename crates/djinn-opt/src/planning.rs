@@ -5,11 +5,15 @@ use djinn::cost::{CostTable, own_costs};
 use djinn::device::{Objective, Profile, Target, Topology};
 use djinn::diag::{Context, Result, input};
 use djinn::ir::Module;
+use djinn::ir::data::Bytes;
 use djinn::plan_data::{self, Plan};
 use djinn::{Bundle, OptimizeOptions, Outcome, PlanRequest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The report in a bundle.
+const REPORT: &str = "report.html";
 
 /// The device that plans are for when none is named.
 const DEFAULT_DEVICE: &str = "host";
@@ -47,7 +51,7 @@ pub(crate) fn target_if_named(args: &PlanArgs) -> Result<Option<Target>> {
     Ok(Some(target))
 }
 
-fn target(args: &PlanArgs) -> Result<Target> {
+pub(crate) fn target(args: &PlanArgs) -> Result<Target> {
     let mut target = Target::new(topology(args)?);
     target.objective = match args.objective {
         PlanObjective::Latency => Objective::Latency,
@@ -94,7 +98,7 @@ fn topology(args: &PlanArgs) -> Result<Topology> {
 }
 
 /// A built-in profile by name, or the profile of a file.
-fn profile(name: &str) -> Result<Profile> {
+pub(crate) fn profile(name: &str) -> Result<Profile> {
     if !name.ends_with(".toml") {
         return Profile::named(name).cloned().at(|| "--device");
     }
@@ -165,6 +169,10 @@ pub(crate) struct Written<'a> {
     pub(crate) outcome: Option<&'a Outcome>,
     /// What it is called.
     pub(crate) title: &'a str,
+    /// Measured times to show.
+    pub(crate) profile: Option<&'a Path>,
+    /// What a bundle carries beside it.
+    pub(crate) parts: BTreeMap<String, Bytes>,
 }
 
 /// Does this form of a plan need the program beside it?
@@ -181,7 +189,10 @@ pub(crate) fn emit(emit: Emit, written: &Written<'_>, output: Option<&Path>) -> 
                 input("cli.output", "--emit bundle needs -o FOLDER").help("a bundle is a folder of files")
             })?;
             let module = written.module.ok_or_else(|| djinn::diag::internal("cli.bundle", "no program"))?;
-            return djinn::write_bundle(path, &Bundle { module: module.clone(), plan: plan.clone() });
+            let mut bundle = Bundle::new(module.clone(), plan.clone());
+            bundle.parts = written.parts.clone();
+            bundle.parts.insert(REPORT.to_owned(), report(written)?.into_bytes().into());
+            return djinn::write_bundle(path, &bundle);
         }
         Emit::Plan if output.is_some_and(|p| p.extension().is_some_and(|e| e == "bin")) => {
             plan_data::to_binary(plan)?
@@ -189,7 +200,7 @@ pub(crate) fn emit(emit: Emit, written: &Written<'_>, output: Option<&Path>) -> 
         Emit::Plan => plan_data::to_json(plan)?.into_bytes(),
         Emit::PlanText => plan_data::text(plan).into_bytes(),
         Emit::Trace => trace(plan)?.into_bytes(),
-        Emit::Report => report(written).into_bytes(),
+        Emit::Report => report(written)?.into_bytes(),
         Emit::Srg | Emit::Ir | Emit::Onnx | Emit::Dot => {
             return Err(djinn::diag::internal("cli.emit", "this is no form of a plan"));
         }
@@ -206,7 +217,7 @@ fn trace(plan: &Plan) -> Result<String> {
     Ok(plan_data::traces_json(&timelines.collect::<Result<Vec<_>>>()?, plan))
 }
 
-fn report(written: &Written<'_>) -> String {
+fn report(written: &Written<'_>) -> Result<String> {
     let operations = |module: &Module| -> Vec<(String, u64)> {
         let stats = djinn::stats(module);
         stats.operations.iter().map(|(name, n)| ((*name).to_owned(), *n as u64)).collect()
@@ -219,7 +230,15 @@ fn report(written: &Written<'_>) -> String {
     }
     let remarks: Vec<String> =
         written.outcome.map(|o| o.remarks.iter().map(ToString::to_string).collect()).unwrap_or_default();
-    djinn::report::html(&djinn::report::Page {
+    let measured = match (written.profile, written.module) {
+        (Some(path), Some(module)) => {
+            let profile = crate::profile::read(path)?;
+            let shown = djinn::profile::shown(&profile, written.plan, module);
+            Some(shown.at(|| path.display().to_string())?)
+        }
+        _ => None,
+    };
+    Ok(djinn::report::html(&djinn::report::Page {
         title: written.title,
         plan: written.plan,
         module: written.module,
@@ -227,7 +246,8 @@ fn report(written: &Written<'_>) -> String {
         after: &written.module.map(operations).unwrap_or_default(),
         rewrites: &rewrites.into_iter().collect::<Vec<_>>(),
         remarks: &remarks,
-    })
+        measured: measured.as_ref(),
+    }))
 }
 
 #[cfg(test)]

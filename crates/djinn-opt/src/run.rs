@@ -4,7 +4,7 @@ use crate::args::{self, Emit, RunArgs};
 use crate::planning;
 use crate::report;
 use djinn::diag::{Context, Culprit, Result, input};
-use djinn::ir::{Module, text};
+use djinn::ir::{Module, data::Bytes, text};
 use djinn::onnx_export::{ExportOptions, Spelling};
 use djinn::pass::{Event, Reproducer};
 use djinn::plan_data::Plan;
@@ -27,6 +27,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     if args.input.is_empty() {
         return Err(
             input("cli.input", "no model is given").help("djinn-opt MODEL --emit ir; see djinn-opt --help")
+        );
+    }
+    if args.profile.is_some() && args.emit != Some(Emit::Report) {
+        return Err(
+            input("cli.profile", "--profile shows measured times in the report").help("add --emit report")
         );
     }
     if matches!(args.emit, Some(Emit::Onnx | Emit::Bundle)) {
@@ -133,6 +138,8 @@ impl Work<'_> {
                 original: &self.model.module,
                 outcome: None,
                 title: &title(self.args),
+                profile: self.args.profile.as_deref(),
+                parts: BTreeMap::new(),
             };
             planning::emit(emit, &written, self.args.output.as_deref())?;
             return Ok(None);
@@ -152,15 +159,16 @@ impl Work<'_> {
 
     /// Checks, writes and reports.
     fn finish(mut self, done: Option<Done>) -> Result<bool> {
-        let Some(done) = done else {
+        let Some(mut done) = done else {
             self.progress.finish_and_clear();
             return Ok(true);
         };
         let check = self.check(&done.module)?;
         // A result that was found wrong is not written.
         let passed = check.as_ref().is_none_or(djinn::CheckReport::passed);
+        let parts = if passed { self.parts(&mut done)? } else { BTreeMap::new() };
         self.stage("writing");
-        let nodes = if passed { self.write(&done)? } else { None };
+        let nodes = if passed { self.write(&done, parts)? } else { None };
         if passed && let (Some((cache, key)), Some(plan)) = (&done.cache, &done.plan) {
             cache.put(*key, &Arc::new(plan.clone()))?;
             for warning in cache.take_warnings() {
@@ -188,7 +196,23 @@ impl Work<'_> {
         clock.time("check", || djinn::check(&model.module, module, &options)).map(Some)
     }
 
-    fn write(&mut self, done: &Done) -> Result<Option<usize>> {
+    /// What the bundle carries beside program and plan.
+    fn parts(&mut self, done: &mut Done) -> Result<BTreeMap<String, Bytes>> {
+        let (Some(Emit::Bundle), Some(plan)) = (self.args.emit, &done.plan) else {
+            return Ok(BTreeMap::new());
+        };
+        self.stage("building engines");
+        let target = planning::target(&self.args.plan)?;
+        let made = || crate::engines::parts(&self.args.plan, &target, &done.module, plan);
+        let made = self.clock.time("engines", made)?;
+        for line in made.warnings.iter().chain(&made.summary) {
+            self.progress.suspend(|| complain(line));
+        }
+        done.outcome.remarks.extend(made.remarks);
+        Ok(made.files)
+    }
+
+    fn write(&mut self, done: &Done, parts: BTreeMap<String, Bytes>) -> Result<Option<usize>> {
         let Work { clock, model, args, .. } = self;
         match (&done.plan, args.emit) {
             (Some(plan), Some(form)) => {
@@ -198,6 +222,8 @@ impl Work<'_> {
                     original: &model.module,
                     outcome: Some(&done.outcome),
                     title: &title(args),
+                    profile: args.profile.as_deref(),
+                    parts,
                 };
                 clock.time("write", || planning::emit(form, &written, args.output.as_deref()))?;
                 Ok(None)

@@ -288,11 +288,45 @@ fn bundles_with_missing_or_altered_files_are_refused() {
         std::fs::write(&file, &whole).expect("written");
     }
     let manifest = std::fs::read_to_string(path.join("manifest.json")).expect("there");
-    let newer = manifest.replace("\"version\": 1", "\"version\": 2");
+    let newer = manifest.replace("\"version\": 2", "\"version\": 3");
+    assert_ne!(newer, manifest);
     std::fs::write(path.join("manifest.json"), newer).expect("written");
     fails(&["run", &path.to_string_lossy()], 1, "bundle.version");
     std::fs::write(path.join("manifest.json"), manifest).expect("written");
     succeeds(&["run", &path.to_string_lossy()]);
+}
+
+#[test]
+fn a_bundle_may_be_one_file() {
+    let folder = folder("one-file");
+    let path = folder.join("b.djinn");
+    let (out, inputs) = (path.to_string_lossy(), model("bert/inputs.npz"));
+    let make = || succeeds(&[&model("bert/model.onnx"), "--emit", "bundle", "-o", &out]);
+    make();
+    let whole = std::fs::read(&path).expect("a file");
+    make();
+    assert!(whole == std::fs::read(&path).expect("replaced"), "the same input gives the same bytes");
+    assert_eq!(std::fs::read_dir(&folder).expect("read").count(), 1, "nothing is left beside it");
+    let moved = folder.join("moved").to_string_lossy().into_owned();
+    std::fs::rename(&path, &moved).expect("moved");
+    assert!(succeeds(&["run", &moved, "--inputs", &inputs, "--check"]).contains("check passed"));
+    assert!(succeeds(&["plan-check", &moved]).contains("accepted"));
+    // Every member begins at a page; one altered byte, wherever it counts, is found.
+    let mut altered = whole.clone();
+    for at in [whole.len() / 2, 5 * 4096, whole.len() - 100] {
+        altered[at] ^= 1;
+        std::fs::write(&moved, &altered).expect("written");
+        let run = djinn_opt(["run", &moved]);
+        assert_eq!(run.status.code(), Some(1), "byte {at}: {}", text(&run.stderr));
+        altered[at] ^= 1;
+    }
+    for len in [0, 10, 60, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&moved, &whole[..len]).expect("written");
+        assert_eq!(djinn_opt(["run", &moved]).status.code(), Some(1), "{len} bytes");
+    }
+    write(&folder, "notes.djinn", "the only copy");
+    let notes = folder.join("notes.djinn").to_string_lossy().into_owned();
+    fails(&[&model("bert/model.onnx"), "--emit", "bundle", "-o", &notes], 1, "bundle.place");
 }
 
 #[test]

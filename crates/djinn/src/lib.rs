@@ -16,6 +16,7 @@ mod bundle;
 mod calibrate;
 mod check;
 mod dot;
+mod engines;
 mod execute;
 mod optimize;
 mod plan;
@@ -29,12 +30,17 @@ mod streaming;
 mod write;
 
 pub mod npz;
+pub mod profile;
 pub mod random;
 
 pub use bundle::{Bundle, is_bundle, read_bundle, write_bundle};
-pub use calibrate::{CalibrateOptions, Calibration, calibrate};
+pub use calibrate::{CalibrateOptions, Calibration, calibrate, calibrate_from, fitted_toml};
 pub use check::{CheckOptions, CheckReport, Compared, check, evaluate, evaluator};
 pub use dot::dot;
+pub use engines::{
+    EngineBinding, EngineIndex, EngineRefusal, EngineRequest, EngineSource, EngineUse, Engines,
+    compile_engines,
+};
 pub use execute::{entry_function, execute, execute_and_check};
 pub use optimize::{DEFAULT_PIPELINE, OptimizeOptions, Outcome, RuleInfo, Watch, optimize, registry, rules};
 pub use plan::{MEMORY_REFUSALS, PLANNING_PASSES, PlanRequest, Planned, plan, program_hash, verify_plan};
@@ -48,9 +54,11 @@ pub use write::{export_onnx, write_atomically};
 pub use djinn_cost as cost;
 pub use djinn_device as device;
 pub use djinn_diag as diag;
+pub use djinn_engines as engine_cache;
 pub use djinn_extract as extract;
 pub use djinn_interp as interp;
 pub use djinn_ir as ir;
+pub use djinn_mlir as mlir;
 pub use djinn_onnx_export as onnx_export;
 pub use djinn_pack as pack;
 pub use djinn_pass as pass;
@@ -60,3 +68,4 @@ pub use djinn_planner::conforms;
 pub use djinn_report as report;
 pub use djinn_runtime as runtime;
 pub use djinn_srg as srg;
+pub use djinn_tensorrt as tensorrt;

@@ -3,7 +3,7 @@
 //! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> (versions 1 to 3).
 
 use djinn_diag::{Context, Diagnostic, Result, clipped, input, unsupported};
-use djinn_ir::{DType, Function, TensorData};
+use djinn_ir::{ArgumentKind, DType, Dim, Function, TensorData, ValueId};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -16,10 +16,18 @@ const MAX_ARRAY_BYTES: u64 = 1 << 33;
 /// # Errors
 /// Unreadable or malformed files, element types that Djinn does not have, Fortran order.
 pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
+    Ok(read_in_order(path)?.into_iter().collect())
+}
+
+/// [`read`], in the order of the file.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_in_order(path: &Path) -> Result<Vec<(String, TensorData)>> {
     let place = || path.display().to_string();
     let file = std::fs::File::open(path).map_err(|e| input("npz.open", e.to_string())).at(place)?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| input("npz.zip", e.to_string())).at(place)?;
-    let mut out = BTreeMap::new();
+    let mut out = Vec::new();
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(|e| input("npz.zip", e.to_string())).at(place)?;
         let file_name = entry.name().map_err(|e| input("npz.zip", e.to_string())).at(place)?.into_owned();
@@ -36,9 +44,52 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
             .map_err(|e| if e.help.is_none() { e.help("write the file with numpy.savez") } else { e })
             .at(|| format!("array '{name}'"))
             .at(place)?;
-        out.insert(name, tensor);
+        out.push((name, tensor));
     }
     Ok(out)
+}
+
+/// What arrays of a file are given to which arguments.
+#[derive(Debug, Default)]
+pub struct Bound {
+    /// Arrays by name of argument.
+    pub inputs: BTreeMap<String, TensorData>,
+    /// Arrays that have the name of no argument, and the arguments that they are given to.
+    pub by_position: Vec<(String, String)>,
+}
+
+/// Gives arrays to arguments: those of one name first. If as many arrays are left as arguments, and each fits the type of
+/// the argument at its position, they are given in the order of the file; otherwise what is left is left out.
+pub fn bind(arrays: Vec<(String, TensorData)>, function: &Function) -> Bound {
+    let mut out = Bound::default();
+    let mut others = Vec::new();
+    for (name, array) in arrays {
+        match function.arguments.iter().any(|(n, _)| **n == *name) {
+            true => drop(out.inputs.insert(name, array)),
+            false => others.push((name, array)),
+        }
+    }
+    let waits = |name: &str, kind: &ArgumentKind| {
+        !out.inputs.contains_key(name) && !matches!(kind, ArgumentKind::State { initial: Some(_) })
+    };
+    let arguments = function.arguments.iter().zip(&function.graph.arguments);
+    let open: Vec<(&str, ValueId)> =
+        arguments.filter(|((n, kind), _)| waits(n, kind)).map(|((n, _), v)| (&**n, *v)).collect();
+    let fits = |value: ValueId, array: &TensorData| {
+        let ty = function.graph.ty(value);
+        let size =
+            |(dim, size): (&Dim, &usize)| dim.as_const().is_none_or(|d| usize::try_from(d) == Ok(*size));
+        ty.dtype == array.dtype()
+            && ty.rank() == array.shape().len()
+            && ty.shape.iter().zip(array.shape()).all(size)
+    };
+    if open.len() == others.len() && open.iter().zip(&others).all(|((_, v), (_, array))| fits(*v, array)) {
+        for ((argument, _), (name, array)) in open.into_iter().zip(others) {
+            out.by_position.push((name, argument.to_owned()));
+            out.inputs.insert(argument.to_owned(), array);
+        }
+    }
+    out
 }
 
 /// Compares the element types of arrays with those of the arguments of their names.

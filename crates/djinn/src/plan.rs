@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The passes that prepare an optimised module for planning.
-pub const PLANNING_PASSES: &str = "phase-detect,colocate,partition,lifetime,streams";
+pub const PLANNING_PASSES: &str = "phase-detect,repeats,colocate,partition,lifetime,streams";
 
 /// Entries of one function, at most: every combination of size ranges is one.
 const MAX_ENTRIES: usize = 64;

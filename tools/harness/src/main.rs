@@ -4,17 +4,24 @@
 //!   the recorded results;
 //! - `full` does the same for models without weights, and measures time and memory of each in a process of its own;
 //! - `plans` makes plans of models, runs them on host devices, and breaks them on purpose;
+//! - `engines` builds the TensorRT engines of plans;
+//! - `engines-growth` measures how building engines grows with repeated layers;
+//! - `kernels` lowers every kernel group of plans, runs it on this machine and compares it with the evaluator;
 //! - `peaks` compares the memory of plans with its lower bound and with what other runtimes' planners reach;
 //! - `planning` measures how long planning takes;
 //! - `determinism` wants the same bytes from several runs, threads and processes;
 //! - `scaling` measures how time and memory grow with the number of repeated layers;
 //! - `curve` wants the work of the passes not to grow with the number of repeated layers;
 //! - `coverage` tabulates which operations the cases exercise;
+//! - `mlir` has MLIR verify every module under the dialect's definition, and refuse wrong ones;
+//! - `host` times plans that compiled kernels run against the evaluator;
 //! - `packing`, `placement` and `streams` hold the solvers to published instances and figures.
 //!
 //! Exit codes: 0 all is well; 1 something is wrong; 2 the command line or a file is wrong.
 
 mod bench;
+mod bench_engines;
+mod bench_host;
 mod bench_packing;
 mod bench_placement;
 mod bench_streams;
@@ -23,9 +30,12 @@ mod cases;
 mod coverage;
 mod curve;
 mod determinism;
+mod engines;
 mod full;
 mod judge;
+mod kernels;
 mod memory;
+mod mlir;
 mod peaks;
 mod pipeline;
 mod planning;
@@ -55,6 +65,12 @@ enum Command {
     Full(full::Args),
     /// Plan every case, check the plan, run it on host devices and compare with the recorded results
     Plans(plans::Args),
+    /// Plan every case and build the TensorRT engines of its regions, each distinct one once
+    Engines(engines::Args),
+    /// Build engines of a Llama of 2 to 16 layers, distinct regions once, beside one engine of everything
+    EnginesGrowth(bench_engines::Args),
+    /// Lower every kernel group of every case's plan, run it on this machine and compare it with the evaluator
+    Kernels(kernels::Args),
     /// Compare the memory of plans with its lower bound and with what other runtimes' planners reach
     Peaks(peaks::Args),
     /// Measure how long planning takes, pass by pass
@@ -67,10 +83,14 @@ enum Command {
     Curve(curve::Args),
     /// Write the table of operations against what the cases exercise
     Coverage(coverage::Args),
+    /// Have MLIR verify every module, before and after optimisation, and refuse wrong ones
+    Mlir(mlir::Args),
     /// Pack MiniMalloc's instances (a folder of NAME.CAPACITY.csv)
     Packing(bench::Args),
     /// Place the instances of the placement benchmark (a folder with `throughput` and `latency`)
     Placement(bench::Args),
+    /// Time plans run by compiled kernels against the evaluator
+    Host(bench_host::Args),
     /// Schedule generated graphs and models (a folder of cases) on streams
     Streams(bench::Args),
     /// Run the cases named on standard input (used by `cases`)
@@ -79,6 +99,14 @@ enum Command {
     /// Run one model without weights (used by `full`)
     #[command(hide = true)]
     FullOne { path: PathBuf, opset: i64 },
+    /// Build the engines of one model (used by `engines`)
+    #[command(hide = true)]
+    EnginesOne {
+        dir: PathBuf,
+        model: PathBuf,
+        #[command(flatten)]
+        how: engines::How,
+    },
     /// Measure one model (used by `curve`)
     #[command(hide = true)]
     CurveOne {
@@ -96,14 +124,20 @@ fn main() -> ExitCode {
         Command::Cases(args) => cases::main(&args),
         Command::Full(args) => full::main(&args),
         Command::Plans(args) => plans::main(&args),
+        Command::Engines(args) => engines::main(&args),
+        Command::EnginesOne { dir, model, how } => engines::one(&dir, &model, &how),
+        Command::EnginesGrowth(args) => bench_engines::main(&args),
+        Command::Kernels(args) => kernels::main(&args),
         Command::Peaks(args) => peaks::main(&args),
         Command::Planning(args) => planning::main(&args),
         Command::Determinism(args) => determinism::main(&args),
         Command::Scaling(args) => scaling::run(&args).map_err(|e| e.to_string()),
         Command::Curve(args) => curve::main(&args),
         Command::Coverage(args) => coverage::main(&args),
+        Command::Mlir(args) => mlir::main(&args),
         Command::Packing(args) => bench_packing::main(&args),
         Command::Placement(args) => bench_placement::main(&args),
+        Command::Host(args) => bench_host::main(&args),
         Command::Streams(args) => bench_streams::main(&args),
         Command::Worker => worker::main(),
         Command::CurveOne { path, run } => curve::one(&path, &run),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 const EXPECTED_RUNS: u64 = 1_000_000;
 
 /// The parts of a bundle, and what to tell of how they came about.
+#[derive(Default)]
 pub(crate) struct Parts {
     pub(crate) files: BTreeMap<String, Bytes>,
     /// A line about engines, if the devices run any.
@@ -25,8 +26,7 @@ pub(crate) struct Parts {
 
 /// Builds what the bundle of a plan carries beside it.
 pub(crate) fn parts(args: &PlanArgs, target: &Target, module: &Module, plan: &Plan) -> Result<Parts> {
-    let mut parts =
-        Parts { files: BTreeMap::new(), summary: None, warnings: Vec::new(), remarks: Vec::new() };
+    let mut parts = Parts::default();
     let mut request = EngineRequest::new(target);
     request.precision = precision(&args.precision)?;
     if request.capabilities.is_empty() || args.no_engines {

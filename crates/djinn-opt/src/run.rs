@@ -1,6 +1,7 @@
 //! Optimising one model.
 
 use crate::args::{self, Emit, RunArgs};
+use crate::engines::Parts;
 use crate::planning;
 use crate::report;
 use djinn::diag::{Context, Culprit, Result, input};
@@ -166,9 +167,11 @@ impl Work<'_> {
         let check = self.check(&done.module)?;
         // A result that was found wrong is not written.
         let passed = check.as_ref().is_none_or(djinn::CheckReport::passed);
-        let parts = if passed { self.parts(&mut done)? } else { BTreeMap::new() };
+        let parts = if passed { self.parts(&done)? } else { Parts::default() };
         self.stage("writing");
-        let nodes = if passed { self.write(&done, parts)? } else { None };
+        let nodes = if passed { self.write(&done, parts.files)? } else { None };
+        // How engines came about differs from run to run; what was written does not.
+        done.outcome.remarks.extend(parts.remarks);
         if passed && let (Some((cache, key)), Some(plan)) = (&done.cache, &done.plan) {
             cache.put(*key, &Arc::new(plan.clone()))?;
             for warning in cache.take_warnings() {
@@ -197,9 +200,9 @@ impl Work<'_> {
     }
 
     /// What the bundle carries beside program and plan.
-    fn parts(&mut self, done: &mut Done) -> Result<BTreeMap<String, Bytes>> {
+    fn parts(&mut self, done: &Done) -> Result<Parts> {
         let (Some(Emit::Bundle), Some(plan)) = (self.args.emit, &done.plan) else {
-            return Ok(BTreeMap::new());
+            return Ok(Parts::default());
         };
         self.stage("building engines");
         let target = planning::target(&self.args.plan)?;
@@ -208,8 +211,7 @@ impl Work<'_> {
         for line in made.warnings.iter().chain(&made.summary) {
             self.progress.suspend(|| complain(line));
         }
-        done.outcome.remarks.extend(made.remarks);
-        Ok(made.files)
+        Ok(made)
     }
 
     fn write(&mut self, done: &Done, parts: BTreeMap<String, Bytes>) -> Result<Option<usize>> {

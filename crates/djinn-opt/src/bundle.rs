@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Runs a bundle; gives false if a check found a difference.
 pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
     let Bundle { module, plan, parts } = djinn::read_bundle(&args.bundle)?;
-    let engines = djinn::Engines::index_of(&parts, &plan)?.map_or(0, |index| index.uses.len());
+    let engines = djinn::EngineIndex::of_bundle(&parts, &plan)?.map_or(0, |index| index.uses.len());
     djinn::verify_plan(&plan, Culprit::Input)?;
     conforms(&plan, &module).at(|| args.bundle.display().to_string())?;
     let function = planned_function(&plan, &module, args.function.as_deref())?;

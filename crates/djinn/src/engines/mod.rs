@@ -1,5 +1,10 @@
 //! TensorRT engines for the engine regions of a plan: found in the cache of engines or built, listed for a bundle.
 
+mod index;
+mod stored;
+
+pub use index::{EngineBinding, EngineIndex, EngineRefusal, EngineSource, EngineUse};
+
 use djinn_device::{Profile, Target};
 use djinn_diag::{Diagnostic, Remark, Result};
 use djinn_engines::{
@@ -7,22 +12,16 @@ use djinn_engines::{
 };
 use djinn_ir::Module;
 use djinn_ir::data::Bytes;
-use djinn_plan::{Device, Entry, Plan, ValueRef};
-use djinn_tensorrt::{
-    ArgumentSource, BuildOptions, Engine, Layer, Library, Outcome, Port, Precision, Region,
-};
-use serde::{Deserialize, Serialize};
+use djinn_plan::{Device, Entry, Plan};
+use djinn_tensorrt::{ArgumentSource, BuildOptions, Engine, Library, Outcome, Precision, Region};
+use index::{INDEX, VERSION};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Version of [`EngineIndex`].
-const VERSION: u32 = 1;
 /// What building an engine takes, of which nothing is known: regions of one transformer layer take 0.1 to 1 s.
 const USUAL_BUILD: Duration = Duration::from_secs(1);
-/// The part of a bundle that lists its engines.
-const INDEX: &str = "engines.json";
 /// The folder of engines in a bundle.
 const FOLDER: &str = "engines";
 
@@ -77,78 +76,6 @@ pub struct Engines {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// The list of engines in a bundle (`engines.json`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineIndex {
-    version: u32,
-    /// Name and version of the library that built them, empty if nothing was built.
-    pub library: String,
-    /// Element types inside engines.
-    pub precision: String,
-    /// Every place where an engine runs, in the order of entries and engine regions.
-    pub uses: Vec<EngineUse>,
-    /// Engine regions, or parts of them, that stay kernels.
-    pub refused: Vec<EngineRefusal>,
-}
-
-/// An engine in the place of some kernels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineUse {
-    /// Number of the entry.
-    pub entry: u32,
-    /// Number of the engine region in the entry.
-    pub engine: u32,
-    /// Kernels that it stands for, in an order in which they can run.
-    pub kernels: Vec<u32>,
-    /// The file in the bundle.
-    pub file: String,
-    /// Compute capability that it is for, 90 for 9.0. Where the builder does not know it by name, the engine holds what
-    /// every GPU needs, and is compiled to the end on the GPU that loads it.
-    pub capability: u32,
-    /// What is bound to its inputs, by name in the engine.
-    pub inputs: Vec<EngineBinding>,
-    /// What its outputs are.
-    pub outputs: Vec<EngineBinding>,
-    /// Number of layers of the network that it was built from.
-    pub layers: u32,
-}
-
-/// An input or output of an engine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineBinding {
-    /// Name in the engine.
-    pub name: String,
-    /// What it is.
-    pub source: EngineSource,
-}
-
-/// What is bound to an input of an engine, or what an output is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EngineSource {
-    /// A value of the entry function.
-    Value(ValueRef),
-    /// Any vector as long as this symbol of the entry; its elements are not read.
-    Length(String),
-}
-
-/// Kernels of an engine region that are in no engine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineRefusal {
-    /// Number of the entry.
-    pub entry: u32,
-    /// Number of the engine region in the entry.
-    pub engine: u32,
-    /// The kernels.
-    pub kernels: Vec<u32>,
-    /// Why.
-    pub reason: String,
-}
-
 impl Engines {
     /// The files of a bundle: the engines and their list; none if there is nothing to list.
     pub fn parts(&self) -> BTreeMap<String, Bytes> {
@@ -158,31 +85,6 @@ impl Engines {
             parts.insert(INDEX.to_owned(), text.into_bytes().into());
         }
         parts
-    }
-
-    /// The list of a bundle, if it has one.
-    ///
-    /// # Errors
-    /// `engines.format` if it is malformed, or names files that are not there or things that the plan does not have.
-    pub fn index_of(parts: &BTreeMap<String, Bytes>, plan: &Plan) -> Result<Option<EngineIndex>> {
-        let Some(bytes) = parts.get(INDEX) else { return Ok(None) };
-        let malformed =
-            |what: String| djinn_diag::input("engines.format", what).at(INDEX).help("write the bundle again");
-        let index: EngineIndex =
-            serde_json::from_slice(bytes.as_slice()).map_err(|e| malformed(e.to_string()))?;
-        if index.version != VERSION {
-            return Err(malformed(format!("version {}, this is {VERSION}", index.version)));
-        }
-        for place in &index.uses {
-            let entry = plan.entries.get(place.entry as usize);
-            let region = entry.and_then(|e| e.engines.iter().find(|x| x.number == place.engine));
-            let known =
-                region.is_some_and(|r| place.kernels.iter().all(|k| r.kernels.iter().any(|x| x.0 == *k)));
-            if !known || !parts.contains_key(&place.file) {
-                return Err(malformed(format!("'{}' has no place in the plan or is not there", place.file)));
-            }
-        }
-        Ok(Some(index))
     }
 }
 
@@ -387,70 +289,5 @@ impl LazyLibrary {
             Some(library) => Ok(library),
             None => Library::load().map(|library| self.0.get_or_init(|| library)),
         }
-    }
-}
-
-/// How engines stand in the cache: what is known of them, then their bytes.
-mod stored {
-    use super::{Deserialize, Engine, Layer, Port, Region, Result, Serialize};
-    use djinn_diag::{Diagnostic, internal};
-
-    #[derive(Serialize, Deserialize)]
-    struct Head {
-        inputs: Vec<String>,
-        outputs: Vec<String>,
-        /// Name, kind and result of each layer.
-        layers: Vec<[String; 3]>,
-    }
-
-    fn malformed(what: &str) -> Box<Diagnostic> {
-        internal("engines.stored", format!("a stored engine is malformed: {what}"))
-    }
-
-    /// The length of the head in 8 bytes (little-endian), the head in JSON, the engine.
-    pub(super) fn pack(engine: &Engine) -> Result<Vec<u8>> {
-        let names = |ports: &[Port]| ports.iter().map(|p| p.name.clone()).collect();
-        let layer = |l: &Layer| [l.name.clone(), l.kind.clone(), l.result.clone()];
-        let head = Head {
-            inputs: names(&engine.inputs),
-            outputs: names(&engine.outputs),
-            layers: engine.layers.iter().map(layer).collect(),
-        };
-        let head = serde_json::to_vec(&head).map_err(|e| malformed(&e.to_string()))?;
-        let mut all = (head.len() as u64).to_le_bytes().to_vec();
-        all.extend(head);
-        all.extend(&engine.bytes);
-        Ok(all)
-    }
-
-    /// The engine of a region.
-    pub(super) fn unpack(bytes: &[u8], region: &Region) -> Result<Engine> {
-        let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| malformed("no head"))?;
-        let len = usize::try_from(u64::from_le_bytes(*len)).ok().filter(|len| *len <= rest.len());
-        let (head, engine) = rest.split_at(len.ok_or_else(|| malformed("a head beyond its end"))?);
-        let head: Head = serde_json::from_slice(head).map_err(|e| malformed(&e.to_string()))?;
-        let graph = region.graph();
-        let arguments = region.arguments.iter().zip(&graph.arguments);
-        let types = arguments.map(|(a, v)| (a.name.to_string(), graph.ty(*v).clone()));
-        let results = graph.results.iter().enumerate().map(|(i, v)| (format!("o{i}"), graph.ty(*v).clone()));
-        let types: std::collections::BTreeMap<_, _> = types.chain(results).collect();
-        let ports = |names: Vec<String>| -> Result<Vec<Port>> {
-            let port = |name: String| {
-                let ty = types
-                    .get(&name)
-                    .cloned()
-                    .ok_or_else(|| malformed("a port that the region does not have"))?;
-                Ok(Port { name, ty })
-            };
-            names.into_iter().map(port).collect()
-        };
-        let layers = head.layers.into_iter().map(|[name, kind, result]| Layer { name, kind, result });
-        Ok(Engine {
-            bytes: engine.to_vec(),
-            inputs: ports(head.inputs)?,
-            outputs: ports(head.outputs)?,
-            layers: layers.collect(),
-            messages: Vec::new(),
-        })
     }
 }

@@ -57,6 +57,8 @@ fn a_second_compile_builds_nothing_and_gives_the_same_bytes() {
     assert!(std::fs::read(out.join("manifest.json")).expect("written") == manifest);
     let engines = std::fs::read_dir(out.join("engines")).expect("a folder").count();
     assert_eq!(engines as u32, built, "one file for each distinct engine");
+    let index = std::fs::read_to_string(out.join("engines.json")).expect("written");
+    assert!(index.contains("\"library\": \"tensorrt-rtx 1.7."), "it says what built them");
     let mut command = Command::new(env!("CARGO_BIN_EXE_djinn-opt"));
     let run =
         command.arg("run").arg(&out).args(["--check", "--inputs", &testdata("llama_decode/inputs.npz")]);

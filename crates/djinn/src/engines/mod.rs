@@ -158,6 +158,7 @@ impl<'a> Work<'a> {
             stored::unpack(&made, region)
         };
         let outcomes = djinn_tensorrt::build_or_split(program, entry, engine, &how.precision, &mut build_one);
+        self.out.index.library = how.library.name();
         for outcome in outcomes {
             self.out.remarks.extend(outcome.remark(&entry.function));
             match outcome {

@@ -11,7 +11,7 @@ use djinn::plan_data::{Entry, Plan};
 use djinn::{OptimizeOptions, PlanRequest};
 use djinn_tensorrt::{BuildOptions, Engine, Library, Outcome, Precision, Region, build, build_or_split};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -30,9 +30,6 @@ pub(crate) struct Args {
     formats: Vec<String>,
     #[command(flatten)]
     how: How,
-    /// Models that need not reach 95 % of their work in engines, with a reason after a space, one a line
-    #[arg(long, value_name = "FILE")]
-    exempt: Option<PathBuf>,
     /// Write the records here, one JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -62,7 +59,6 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         println!("engines: skipped: {missing}");
         return Ok(true);
     }
-    let exempt = exempt(args)?;
     let columns = [
         "model",
         "format",
@@ -79,7 +75,7 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         let record = in_process(&case, &args.how);
         failed += usize::from(record["error"].is_string());
         let low = record["share"].as_f64().is_some_and(|share| share < FLOOR);
-        short_of += usize::from(low && !exempt.contains(&case.name));
+        short_of += usize::from(low);
         t.row(row(&record));
         records.push(record);
     }
@@ -98,12 +94,6 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
     save(&args.json, records.iter().map(|r| format!("{r}\n")).collect())?;
     save(&args.table, format!("{}{summary}\n", t.render()))?;
     Ok(failed == 0 && short_of == 0)
-}
-
-fn exempt(args: &Args) -> Result<BTreeSet<String>, String> {
-    let Some(path) = &args.exempt else { return Ok(BTreeSet::new()) };
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(text.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 fn row(r: &Value) -> Vec<String> {

@@ -150,7 +150,8 @@ impl<'a> CostModel<'a> {
 
     /// Seconds of one operation of a graph, regions included; callees of a `call` are not.
     ///
-    /// A loop counts its region once per trip: the trip count is that of a constant operand, or [`UNBOUND_SIZE`].
+    /// A loop counts its region once per trip: the trip count is that of a constant operand, or [`UNBOUND_SIZE`] if it is not
+    /// known or no bound.
     /// An `if` counts the dearer of its regions.
     pub fn graph_op(&self, graph: &Graph, id: OpId, ahead: bool) -> f64 {
         graph.get_op(id).map_or(0.0, |op| self.op_of(graph, op, ahead))
@@ -192,7 +193,9 @@ impl<'a> CostModel<'a> {
             match source.kind {
                 OpKind::Constant => {
                     let value = djinn_ir::SymbolicValue::from_data(source.attrs.tensor("value")?)?;
-                    value.as_scalar()?.as_const().map(|c| c.max(0) as f64)
+                    let trips = value.as_scalar()?.as_const()?.max(0);
+                    // Loops that only their condition ends are written with the largest number (ONNX, `Loop`).
+                    (trips < i64::from(i32::MAX)).then_some(trips as f64)
                 }
                 OpKind::DimExpr => source.attrs.dims("exprs").first().map(|d| self.size(d)),
                 _ => None,

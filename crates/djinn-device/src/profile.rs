@@ -277,6 +277,16 @@ impl Profile {
         })
     }
 
+    /// The built-in profile of the GPU that its driver calls so, such as `NVIDIA H100 80GB HBM3`: each word of the profile's
+    /// name is one of the GPU's, where a number may stand before `GB`.
+    pub fn of_gpu(name: &str) -> Option<&'static Profile> {
+        let name = name.to_ascii_lowercase();
+        let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        let is_there = |word: &str| words.iter().any(|w| *w == word || w.strip_suffix("gb") == Some(word));
+        let gpus = Profile::names().filter_map(Profile::builtin).filter(|p| p.compute_capability.is_some());
+        gpus.into_iter().find(|p| p.name.split('-').all(is_there))
+    }
+
     /// The built-in profile `generic`: round figures of the order of a data-centre GPU of the early 2020s, to rank
     /// alternatives; not a measurement of any device.
     pub fn generic() -> &'static Profile {
@@ -401,5 +411,20 @@ mod tests {
         }
         let unsourced = text.replacen(", estimate = ", ", remark = ", 1);
         assert!(Profile::from_toml(&unsourced, "x").is_err(), "a figure needs a source");
+    }
+
+    #[test]
+    fn gpus_are_known_by_what_their_drivers_call_them() {
+        let of = |name| Profile::of_gpu(name).map(|p| p.name.as_str());
+        assert_eq!(of("NVIDIA H200"), Some("h200"));
+        assert_eq!(of("NVIDIA H100 80GB HBM3"), Some("h100-80"));
+        assert_eq!(of("NVIDIA A100-SXM4-80GB"), Some("a100-80"));
+        assert_eq!(of("NVIDIA L4"), Some("l4"));
+        assert_eq!(of("NVIDIA GeForce RTX 4090"), Some("rtx-4090"));
+        for other in
+            ["NVIDIA A100-SXM4-40GB", "NVIDIA L40S", "NVIDIA H100 NVL", "Djinn emulator", "generic", ""]
+        {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 }

@@ -2,19 +2,27 @@
 //!
 //! A nest of one pointwise stage gives every thread elements in steps of the grid, so that neighbouring threads read
 //! neighbouring elements. Other nests give every block rows: the threads of a block share the points of each stage,
-//! fold rows together through workgroup memory, and wait for one another between stages. All temporaries are in
-//! global memory, where a block finds what it has just written in the cache.
+//! fold rows together through workgroup memory, and wait for one another between stages; the steps of a recurrence
+//! run in order inside a block. Sums of products are computed in tiles, and
+//! folds over far elements by neighbouring threads for neighbouring results. All temporaries are in global memory, where a
+//! block finds what it has just written in the cache. Results that are operands or other results are copied last.
 
+mod columns;
+mod rows;
+mod tiles;
+
+use crate::affine::Affine;
 use crate::build::Loop;
 use crate::dag::{BufferId, Dag, Id, Ty};
 use crate::fold;
 use crate::host::sizes;
 use crate::levels::{Levels, levels};
 use crate::program::Fold;
-use crate::schedule::{Nest, Schedule};
+use crate::schedule::{Copied, Nest, Schedule};
+use crate::sides::sides;
 use crate::stage::{Goal, Stage, Work};
-use crate::text::{Writer, bin_name};
-use djinn_diag::{Result, unsupported};
+use crate::text::{Writer, bin_name, memory_type};
+use djinn_diag::Result;
 use djinn_ir::Dim;
 use std::collections::BTreeSet;
 
@@ -25,6 +33,8 @@ const SMALL_FOLD: i64 = 64;
 pub(crate) struct Launched {
     pub(crate) function: String,
     pub(crate) grid: Dim,
+    /// Bytes, at most.
+    pub(crate) written: Dim,
 }
 
 /// The text of all functions, their launches, and the sizes that they take after the buffers.
@@ -37,36 +47,68 @@ pub(crate) struct Functions {
 struct Gpu<'a> {
     dag: &'a mut Dag,
     w: Writer,
+    arguments: String,
     zero: String,
     one: String,
     thread: String,
     threads: String,
-    shared: Option<Ty>,
+    block_number: String,
+    blocks: String,
+    /// Workgroup memory: name, elements, type.
+    shared: Vec<(String, u32, Ty)>,
     /// Threads of a block, a power of two.
     block: u32,
+    /// Positions that a sum of products reads.
+    loads: Vec<(BufferId, Affine)>,
 }
 
 /// Prints a schedule as `gpu.func`s.
 pub(crate) fn print(schedule: &mut Schedule, name: &str, block: u32) -> Result<Functions> {
     let sizes = sizes(schedule);
     let mut out = Functions { text: String::new(), launches: Vec::new(), sizes };
-    if !schedule.copies.is_empty() {
-        return Err(unsupported("kernel.gpu", "a result that is an operand or another result"));
-    }
     let mut dag = std::mem::take(&mut schedule.dag);
+    let single = schedule.nests.len() + schedule.copies.len() == 1;
+    let named = |i: usize| if single { name.to_owned() } else { format!("{name}_{i}") };
     for (i, nest) in schedule.nests.iter().enumerate() {
-        let function = if schedule.nests.len() == 1 { name.to_owned() } else { format!("{name}_{i}") };
+        let function = named(i);
         let (text, grid) =
             nest_function(&mut dag, nest, &function, (schedule.storage.len(), &out.sizes, block))?;
         out.text.push_str(&text);
-        out.launches.push(Launched { function, grid });
+        out.launches.push(Launched { function, grid, written: written(nest) });
+    }
+    for (i, copied) in schedule.copies.iter().enumerate() {
+        let function = named(schedule.nests.len() + i);
+        let unshared = vec![true; schedule.storage.len()];
+        let mut gpu = Gpu::new(&mut dag, (&unshared, &out.sizes, block));
+        let grid = gpu.copy(copied);
+        out.text.push_str(&gpu.function(&function));
+        let written = &copied.elements * &Dim::from(copied.dtype.size());
+        out.launches.push(Launched { function, grid: grid.max_of(&Dim::ONE), written });
     }
     schedule.dag = dag;
     Ok(out)
 }
 
+/// Which buffers no thread reads after another thread of the launch may have written them.
+fn unshared(nest: &Nest, buffers: usize) -> Vec<bool> {
+    let writes = |s: &Stage, buffer: usize| matches!(&s.goal, Goal::Memory { buffer: b, .. } if b.0 as usize == buffer);
+    let reads = |s: &Stage, buffer: usize| s.loads.iter().any(|(b, _)| b.0 as usize == buffer);
+    let both = |b: usize| nest.stages.iter().any(|s| writes(s, b)) && nest.stages.iter().any(|s| reads(s, b));
+    (0..buffers).map(|b| !both(b)).collect()
+}
+
 fn product(loops: &[Loop]) -> Dim {
     loops.iter().fold(Dim::ONE, |n, l| &n * &l.size)
+}
+
+/// Bytes that the stages of a nest write.
+fn written(nest: &Nest) -> Dim {
+    let of = |stage: &Stage| match (&stage.goal, &stage.work) {
+        (Goal::Register, _) => Dim::ZERO,
+        (Goal::Memory { .. }, Work::Scan { along, .. }) => &product(&stage.loops) * &along.size,
+        (Goal::Memory { .. }, _) => product(&stage.loops),
+    };
+    nest.stages.iter().fold(Dim::ZERO, |n, s| &n + &(&of(s) * &Dim::from(s.dtype.size())))
 }
 
 /// Does one thread compute each point of this stage?
@@ -88,39 +130,78 @@ fn nest_function(
     name: &str,
     (buffers, sizes, size): (usize, &[Dim], u32),
 ) -> Result<(String, Dim)> {
-    let mut w = Writer::default();
-    w.indent = 1;
-    let mut arguments = Vec::new();
-    for i in 0..buffers {
-        arguments.push(format!("%p{i}: !llvm.ptr {{llvm.noalias}}"));
-        w.pointers.insert(BufferId(i as u32), format!("%p{i}"));
-    }
-    for (i, dim) in sizes.iter().enumerate() {
-        arguments.push(format!("%n{i}: i64"));
-        w.sizes.insert(dim.clone(), format!("%n{i}"));
-    }
-    let (zero, one) = (w.int("i64", 0), w.int("i64", 1));
-    let index = |w: &mut Writer, what: &str| {
-        let raw = w.op(&format!("gpu.{what} x"));
-        w.op(&format!("arith.index_cast {raw} : index to i64"))
-    };
-    let thread = index(&mut w, "thread_id");
-    let (block, blocks) = (index(&mut w, "block_id"), index(&mut w, "grid_dim"));
-    let threads = w.int("i64", i64::from(size));
-    let mut gpu = Gpu { dag, w, zero, one, thread, threads, shared: None, block: size };
+    let unshared = unshared(nest, buffers);
+    let mut gpu = Gpu::new(dag, (&unshared, sizes, size));
     gpu.constants(nest);
     let whole = nest.stages.iter().all(|s| s.loops.len() == nest.outer);
-    let flat = nest.stages.iter().all(per_thread) && (nest.stages.len() == 1 || whole);
-    let grid = if flat { gpu.flat(nest, &block, &blocks) } else { gpu.rows(nest, &block, &blocks)? };
-    let workgroup = match gpu.shared {
-        Some(ty) => {
-            format!(" workgroup(%shared: memref<{size}x{}, #gpu.address_space<workgroup>>)", ty.mlir())
+    let flat = nest.serial == 0 && nest.stages.iter().all(per_thread) && (nest.stages.len() == 1 || whole);
+    let sides = nest.stages.first().filter(|_| nest.tiled && whole).and_then(|s| sides(gpu.dag, s));
+    let grid = match sides {
+        Some(sides) => {
+            gpu.loads = nest.stages[0].loads.clone();
+            gpu.tiles(nest, &sides)
         }
-        None => String::new(),
+        None if flat => gpu.flat(nest),
+        None if columns::is_columns(nest) => gpu.columns(nest),
+        None => gpu.rows(nest)?,
     };
-    let body = gpu.w.text;
-    let head = format!("gpu.func @{name}({}){workgroup} kernel {{\n", arguments.join(", "));
-    Ok((format!("{head}{body}  gpu.return\n}}\n"), grid.max_of(&Dim::ONE)))
+    Ok((gpu.function(name), grid.max_of(&Dim::ONE)))
+}
+
+impl<'a> Gpu<'a> {
+    /// Begins a function: its arguments, and what every thread asks for first.
+    fn new(dag: &'a mut Dag, (unshared, sizes, size): (&[bool], &[Dim], u32)) -> Gpu<'a> {
+        let mut w = Writer::default();
+        w.indent = 1;
+        let mut arguments = Vec::new();
+        for (i, unshared) in unshared.iter().enumerate() {
+            let attribute = if *unshared { " {llvm.noalias}" } else { "" };
+            arguments.push(format!("%p{i}: !llvm.ptr{attribute}"));
+            w.pointers.insert(BufferId(i as u32), format!("%p{i}"));
+        }
+        for (i, dim) in sizes.iter().enumerate() {
+            arguments.push(format!("%n{i}: i64"));
+            w.sizes.insert(dim.clone(), format!("%n{i}"));
+        }
+        let (zero, one) = (w.int("i64", 0), w.int("i64", 1));
+        let index = |w: &mut Writer, what: &str| {
+            let raw = w.op(&format!("gpu.{what} x"));
+            w.op(&format!("arith.index_cast {raw} : index to i64"))
+        };
+        let thread = index(&mut w, "thread_id");
+        let (block_number, blocks) = (index(&mut w, "block_id"), index(&mut w, "grid_dim"));
+        let threads = w.int("i64", i64::from(size));
+        let arguments = arguments.join(", ");
+        let shared = Vec::new();
+        Gpu {
+            dag,
+            w,
+            arguments,
+            zero,
+            one,
+            thread,
+            threads,
+            block_number,
+            blocks,
+            shared,
+            block: size,
+            loads: Vec::new(),
+        }
+    }
+
+    /// The text of the function.
+    fn function(self, name: &str) -> String {
+        let memory = |(name, elements, ty): &(String, u32, Ty)| {
+            format!("{name}: memref<{elements}x{}, #gpu.address_space<workgroup>>", ty.mlir())
+        };
+        let shared: Vec<String> = self.shared.iter().map(memory).collect();
+        let workgroup = match shared.is_empty() {
+            true => String::new(),
+            false => format!(" workgroup({})", shared.join(", ")),
+        };
+        let head = format!("gpu.func @{name}({}){workgroup} kernel {{\n", self.arguments);
+        format!("{head}{}  gpu.return\n}}\n", self.w.text)
+    }
 }
 
 impl Gpu<'_> {
@@ -189,15 +270,34 @@ impl Gpu<'_> {
         }
     }
 
+    /// Opens the loop in which every thread takes positions in steps of the grid.
+    fn open_points(&mut self, total: &str) -> String {
+        let begin = self.w.op(&format!("arith.muli {}, {} : i64", self.block_number, self.threads));
+        let begin = self.w.op(&format!("arith.addi {begin}, {} : i64", self.thread));
+        let step = self.w.op(&format!("arith.muli {}, {} : i64", self.blocks, self.threads));
+        self.open(&begin, total, &step)
+    }
+
+    /// Every thread copies elements in steps of the grid.
+    fn copy(&mut self, copied: &Copied) -> Dim {
+        let total = self.size(&copied.elements);
+        let point = self.open_points(&total);
+        let ty = memory_type(copied.dtype);
+        let [from, to] = [copied.from, copied.to].map(|b| self.w.pointers[&b].clone());
+        let from = self.w.address(&from, &point, ty);
+        let value = self.w.op(&format!("llvm.load {from} : !llvm.ptr -> {ty}"));
+        let to = self.w.address(&to, &point, ty);
+        self.w.line(&format!("llvm.store {value}, {to} : {ty}, !llvm.ptr"));
+        self.w.close("}");
+        copied.elements.ceil_div(&Dim::from(i64::from(self.block)))
+    }
+
     /// Every thread takes points in steps of the grid.
-    fn flat(&mut self, nest: &Nest, block: &str, blocks: &str) -> Dim {
+    fn flat(&mut self, nest: &Nest) -> Dim {
         let Some(first) = nest.stages.first() else { return Dim::ONE };
         let loops = first.loops.clone();
         let total = self.count(&loops);
-        let begin = self.w.op(&format!("arith.muli {block}, {} : i64", self.threads));
-        let begin = self.w.op(&format!("arith.addi {begin}, {} : i64", self.thread));
-        let step = self.w.op(&format!("arith.muli {blocks}, {} : i64", self.threads));
-        let point = self.open(&begin, &total, &step);
+        let point = self.open_points(&total);
         let at = self.apart(&point, &loops);
         let names = self.w.names.clone();
         for stage in &nest.stages {
@@ -322,94 +422,6 @@ impl Gpu<'_> {
         let kept = if exclusive { carried } else { next.clone() };
         self.leave(stage, &kept);
         self.w.line(&format!("scf.yield {next} : {}", ty.mlir()));
-        self.w.close("}");
-    }
-
-    /// Every block takes rows in steps of the grid.
-    fn rows(&mut self, nest: &Nest, block: &str, blocks: &str) -> Result<Dim> {
-        let Some(first) = nest.stages.first() else { return Ok(Dim::ONE) };
-        let outer = first.loops[..nest.outer].to_vec();
-        let total = self.count(&outer);
-        let row = self.open(block, &total, blocks);
-        let at = self.apart(&row, &outer);
-        let names = self.w.names.clone();
-        for stage in &nest.stages {
-            let levels = levels(self.dag, stage, 0);
-            self.bind(&levels, &stage.loops[..nest.outer], &at);
-            self.row_stage(stage, &levels, nest.outer)?;
-            self.w.line("gpu.barrier");
-            self.w.names.clone_from(&names);
-        }
-        self.w.close("}");
-        Ok(product(&outer))
-    }
-
-    /// What a block does for one row of a stage.
-    fn row_stage(&mut self, stage: &Stage, levels: &Levels, outer: usize) -> Result<()> {
-        if matches!(stage.work, Work::Move { .. }) {
-            return Err(unsupported("kernel.gpu", "rows that move inside their buffer"));
-        }
-        let inner = stage.loops[outer..].to_vec();
-        if let Work::Reduce { fold, loops, value, position } = &stage.work
-            && inner.is_empty()
-            && !per_thread(stage)
-        {
-            self.compute(levels, 0..=outer);
-            self.block_fold(stage, levels, loops, (*fold, *value, *position));
-            return Ok(());
-        }
-        // Loops that run in order are run by every thread; the others are shared out.
-        let ordered = (stage.shared.saturating_sub(outer) + stage.ordered).min(inner.len());
-        let ordered = if stage.ordered == 0 { 0 } else { ordered };
-        let (in_order, free) = inner.split_at(ordered);
-        let mut bound = Vec::new();
-        for l in in_order {
-            let size = self.size(&l.size);
-            let (zero, one) = (self.zero.clone(), self.one.clone());
-            bound.push(self.open(&zero, &size, &one));
-        }
-        let total = self.count(free);
-        let (thread, threads) = (self.thread.clone(), self.threads.clone());
-        let point = self.open(&thread, &total, &threads);
-        bound.extend(self.apart(&point, free));
-        self.bind(levels, &inner, &bound);
-        self.point(stage, levels);
-        self.w.close("}");
-        in_order.iter().for_each(|_| self.w.close("}"));
-        Ok(())
-    }
-
-    /// All threads of a block fold one row: each a part, then the parts in workgroup memory.
-    fn block_fold(&mut self, stage: &Stage, levels: &Levels, loops: &[Loop], work: (Fold, Id, Id)) {
-        let (fold, value, _) = work;
-        let ty = self.dag.ty(value);
-        let total = self.count(loops);
-        let (thread, threads) = (self.thread.clone(), self.threads.clone());
-        let part = self.fold_range(stage, levels, loops, work, [&thread, &total, &threads]);
-        self.shared = Some(ty);
-        let memory = format!("memref<{}x{}, #gpu.address_space<workgroup>>", self.block, ty.mlir());
-        let here = self.w.op(&format!("arith.index_cast {thread} : i64 to index"));
-        self.w.line(&format!("memref.store {part}, %shared[{here}] : {memory}"));
-        self.w.line("gpu.barrier");
-        let mut offset = self.block / 2;
-        while offset > 0 {
-            let limit = self.w.int("i64", i64::from(offset));
-            let active = self.w.op(&format!("arith.cmpi ult, {thread}, {limit} : i64"));
-            self.w.open(&format!("scf.if {active} {{"));
-            let other = self.w.op(&format!("arith.addi {thread}, {limit} : i64"));
-            let other = self.w.op(&format!("arith.index_cast {other} : i64 to index"));
-            let a = self.w.op(&format!("memref.load %shared[{here}] : {memory}"));
-            let b = self.w.op(&format!("memref.load %shared[{other}] : {memory}"));
-            let sum = self.combine(fold, stage.unsigned, ty, &a, &b);
-            self.w.line(&format!("memref.store {sum}, %shared[{here}] : {memory}"));
-            self.w.close("}");
-            self.w.line("gpu.barrier");
-            offset /= 2;
-        }
-        let first = self.w.op(&format!("arith.cmpi eq, {thread}, {} : i64", self.zero));
-        self.w.open(&format!("scf.if {first} {{"));
-        let result = self.w.op(&format!("memref.load %shared[{here}] : {memory}"));
-        self.leave(stage, &result);
         self.w.close("}");
     }
 }

@@ -5,7 +5,7 @@ use crate::dag::{BufferId, Dag, Expr, Id, Ty};
 use crate::fold;
 use crate::levels::{Levels, levels};
 use crate::program::Fold;
-use crate::schedule::{Nest, Schedule, Storage};
+use crate::schedule::{Copied, Nest, Schedule};
 use crate::stage::{Goal, Stage, Work};
 use crate::text::{Writer, bin_name, memory_type};
 use djinn_ir::Dim;
@@ -45,22 +45,12 @@ pub(crate) fn print(schedule: &mut Schedule, name: &str) -> Function {
     for nest in &schedule.nests {
         host.nest(nest);
     }
-    for (from, to, elements) in &schedule.copies {
-        let dtype = copied_type(&schedule.nests, &schedule.storage, *from);
-        host.copy(*from, *to, elements, dtype);
+    for copied in &schedule.copies {
+        host.copy(copied);
     }
     let body = host.w.text;
     let text = format!("func.func @{name}({}) {{\n{body}  return\n}}\n", arguments.join(", "));
     Function { text, sizes }
-}
-
-fn copied_type(nests: &[Nest], storage: &[Storage], buffer: BufferId) -> djinn_ir::DType {
-    if let Storage::Scratch { dtype, .. } = &storage[buffer.0 as usize] {
-        return *dtype;
-    }
-    let writes = |s: &&Stage| matches!(&s.goal, Goal::Memory { buffer: b, .. } if *b == buffer);
-    let stage = nests.iter().flat_map(|n| &n.stages).find(writes);
-    stage.map_or(djinn_ir::DType::U8, |s| s.dtype)
 }
 
 /// The sizes that are not constant, in order of first use.
@@ -81,7 +71,7 @@ pub(crate) fn sizes(schedule: &Schedule) -> Vec<Dim> {
             }
         }
     }
-    schedule.copies.iter().for_each(|c| note(&c.2));
+    schedule.copies.iter().for_each(|c| note(&c.elements));
     out
 }
 
@@ -325,9 +315,9 @@ impl Host<'_> {
         ));
     }
 
-    fn copy(&mut self, from: BufferId, to: BufferId, elements: &Dim, dtype: djinn_ir::DType) {
-        let elements = self.size(elements);
-        let (from, to) = (self.w.pointers[&from].clone(), self.w.pointers[&to].clone());
-        self.bytes(&to, &from, &elements, dtype.size());
+    fn copy(&mut self, copied: &Copied) {
+        let elements = self.size(&copied.elements);
+        let (from, to) = (self.w.pointers[&copied.from].clone(), self.w.pointers[&copied.to].clone());
+        self.bytes(&to, &from, &elements, copied.dtype.size());
     }
 }

@@ -9,7 +9,8 @@
 //! - `expand`: operations as tensors defined point by point; `scalar`, `math`: elementwise functions;
 //! - `affine`, `dag`, `build`: positions as linear forms, hash-consed scalar expressions, and how they are pulled;
 //! - `stage`, `schedule`: loops over tensors, and which run together;
-//! - `levels`, `text`, `host`: where expressions are computed, and printing.
+//! - `sides`: sums of products that tiles pay for; `levels`: where expressions are computed;
+//! - `text`, `host`, `gpu`: printing.
 //!
 //! Invariant: no LLVM here, no clock, no hash-order iteration: the same group gives the same text.
 
@@ -25,6 +26,7 @@ mod math;
 mod program;
 mod scalar;
 mod schedule;
+mod sides;
 mod stage;
 mod steps;
 mod text;
@@ -62,7 +64,7 @@ pub enum Step {
         /// The operation.
         op: OpId,
     },
-    /// An operation for the evaluator; [`refusal`] says why.
+    /// An operation for the evaluator: [`refusal`] says why, or the evaluator is better at it on a host.
     Evaluate {
         /// The operation.
         op: OpId,
@@ -103,12 +105,18 @@ pub struct HostKernel {
 pub struct Launch {
     /// Name of the function.
     pub function: String,
-    /// Blocks.
+    /// Blocks, as many as there is work for.
+    ///
+    /// Every function takes its work in steps of the grid, so that any smaller number of blocks computes the same: a
+    /// caller clamps what it evaluates to what the device takes, 1 ≤ x ≤ 2³¹ − 1. `x` is at least 1, also where there
+    /// is nothing to do, and may exceed the limit where it depends on a symbol; `y` and `z` are 1.
     pub grid: [Dim; 3],
     /// Threads of a block.
     pub block: [u32; 3],
     /// Dynamic workgroup memory; what the functions declare themselves is not counted.
     pub shared_bytes: Dim,
+    /// Bytes that it writes to global memory, at most (results and scratch).
+    pub bytes_written: Dim,
 }
 
 /// Kernels for a GPU.
@@ -146,14 +154,19 @@ pub fn refusal(kind: djinn_ir::OpKind) -> Option<&'static str> {
 pub fn lower_host(group: &Group, name: &str, aliases: &[(usize, usize)]) -> Result<HostKernel> {
     let program = expand::expand(group.graph, group.ops, group.writes)?;
     schedule::check_sizes(&program)?;
-    let pair = |(r, w): &(usize, usize)| Some((*group.reads.get(*r)?, *group.writes.get(*w)?));
-    let pairs: Option<Vec<_>> = aliases.iter().map(pair).collect();
-    let pairs = pairs.ok_or_else(|| unsupported("kernel.alias", "an alias names no operand or result"))?;
+    let pairs = pairs(group, aliases)?;
     let mut schedule = schedule::schedule(&program, &pairs, true)?;
     let function = host::print(&mut schedule, name);
     let mut params: Vec<Param> = schedule.storage.iter().map(param).collect();
     params.extend(function.sizes.into_iter().map(Param::Size));
     Ok(HostKernel { name: name.to_owned(), mlir: function.text, params })
+}
+
+/// The values that aliases name.
+fn pairs(group: &Group, aliases: &[(usize, usize)]) -> Result<Vec<(ValueId, ValueId)>> {
+    let pair = |(r, w): &(usize, usize)| Some((*group.reads.get(*r)?, *group.writes.get(*w)?));
+    let pairs: Option<Vec<_>> = aliases.iter().map(pair).collect();
+    pairs.ok_or_else(|| unsupported("kernel.alias", "an alias names no operand or result"))
 }
 
 fn param(storage: &schedule::Storage) -> Param {
@@ -173,18 +186,35 @@ fn param(storage: &schedule::Storage) -> Param {
 /// # Errors
 /// `kernel.op`, `kernel.size`, `kernel.gpu`: unsupported.
 pub fn lower_gpu(group: &Group, name: &str) -> Result<GpuKernel> {
-    lower_gpu_with(group, name, 256)
+    lower_gpu_with(group, name, &[], 256)
 }
 
-/// [`lower_gpu`] with so many threads a block, rounded up to a power of two.
+/// [`lower_gpu`] with operands and results in the same memory; `aliases` as in [`lower_host`].
+///
+/// Elementwise results overwrite what they are computed from, concatenations append if no row moves, and scatters
+/// write only the elements that change.
 ///
 /// # Errors
-/// As [`lower_gpu`].
-pub fn lower_gpu_with(group: &Group, name: &str, threads: u32) -> Result<GpuKernel> {
+/// As [`lower_gpu`]; `kernel.alias`: in place, a thread might read what another has overwritten. [`lower_gpu`] still
+/// lowers the group, for other memory.
+pub fn lower_gpu_aliased(group: &Group, name: &str, aliases: &[(usize, usize)]) -> Result<GpuKernel> {
+    lower_gpu_with(group, name, aliases, 256)
+}
+
+/// [`lower_gpu_aliased`] with so many threads a block, rounded up to a power of two.
+///
+/// # Errors
+/// As [`lower_gpu_aliased`].
+pub fn lower_gpu_with(
+    group: &Group,
+    name: &str,
+    aliases: &[(usize, usize)],
+    threads: u32,
+) -> Result<GpuKernel> {
     let threads = threads.clamp(1, 1024).next_power_of_two();
     let program = expand::expand(group.graph, group.ops, group.writes)?;
     schedule::check_sizes(&program)?;
-    let mut schedule = schedule::schedule(&program, &[], false)?;
+    let mut schedule = schedule::schedule_in_place(&program, &pairs(group, aliases)?)?;
     let functions = gpu::print(&mut schedule, name, threads)?;
     let mut params: Vec<Param> = schedule.storage.iter().map(param).collect();
     params.extend(functions.sizes.into_iter().map(Param::Size));
@@ -193,6 +223,7 @@ pub fn lower_gpu_with(group: &Group, name: &str, threads: u32) -> Result<GpuKern
         grid: [l.grid, Dim::ONE, Dim::ONE],
         block: [threads, 1, 1],
         shared_bytes: Dim::ZERO,
+        bytes_written: l.written,
     };
     let launches = functions.launches.into_iter().map(launch).collect();
     Ok(GpuKernel { name: name.to_owned(), mlir: functions.text, params, launches })

@@ -85,6 +85,9 @@ pub(crate) struct Node {
     pub(crate) cost: u32,
     /// Should it be kept in memory rather than computed again at every use?
     pub(crate) keep: bool,
+    /// If its points read earlier points of itself: the recurrence that it belongs to, and how many leading axes all
+    /// tensors of the recurrence have in common, of which the last is the step and runs in order.
+    pub(crate) recurrence: Option<(u32, usize)>,
 }
 
 /// The tensors of a group, operands before users.

@@ -1,14 +1,16 @@
 //! Which tensors are written down, which stages share outer loops, and where values stand.
 
 mod hazard;
+mod nests;
 
-use crate::affine::Affine;
 use crate::build::{Choices, Place, Split, loop_sizes};
 use crate::dag::{BufferId, Dag};
 use crate::program::{Def, NodeId, Program};
-use crate::stage::{Joins, Stage, Stager, Wishes, Work};
+use crate::sides::sides;
+use crate::stage::{Joins, Stage, Stager, Wishes};
 use djinn_diag::{Result, internal, unsupported};
 use djinn_ir::{DType, Dim, ValueId};
+use nests::{joins, regroup};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Instructions above which a tensor is computed once and kept rather than computed at every use.
@@ -32,6 +34,19 @@ pub(crate) struct Nest {
     pub(crate) stages: Vec<Stage>,
     /// The shared loops run from the last turn to the first.
     pub(crate) backward: bool,
+    /// The last so many shared loops run in order, whatever runs at once.
+    pub(crate) serial: usize,
+    /// The first stage is a sum of products for tiles; the others follow it at every point.
+    pub(crate) tiled: bool,
+}
+
+/// A buffer that is copied to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Copied {
+    pub(crate) from: BufferId,
+    pub(crate) to: BufferId,
+    pub(crate) elements: Dim,
+    pub(crate) dtype: DType,
 }
 
 /// Everything that an emitter needs.
@@ -39,8 +54,8 @@ pub(crate) struct Schedule {
     pub(crate) dag: Dag,
     pub(crate) nests: Vec<Nest>,
     pub(crate) storage: Vec<Storage>,
-    /// At the end, these buffers are copied: from, to, elements.
-    pub(crate) copies: Vec<(BufferId, BufferId, Dim)>,
+    /// At the end, these buffers are copied.
+    pub(crate) copies: Vec<Copied>,
 }
 
 /// An operand and a result that stand in the same bytes (or, for a concatenation, begin at the same byte).
@@ -58,6 +73,27 @@ pub(crate) fn schedule(program: &Program, pairs: &[Pair], per_row: bool) -> Resu
                 return Err(internal("kernel.alias", "an alias cannot be undone"));
             }
             Some(_) => {}
+        }
+    }
+}
+
+/// Schedules a program for threads that run at once, every pair being one buffer.
+///
+/// A stage reads such a buffer only where it writes itself (then one thread does both), or all of its row is read
+/// before a barrier and written after it, or the launch that writes comes later.
+///
+/// # Errors
+/// `kernel.alias`: a pair cannot be one buffer.
+pub(crate) fn schedule_in_place(program: &Program, pairs: &[Pair]) -> Result<Schedule> {
+    let copied = BTreeSet::new();
+    let mut planner = Planner::new(program, pairs, &copied);
+    let done = planner.run(false)?;
+    planner.check_pairs(&done)?;
+    match planner.hazard(&done) {
+        None => Ok(done),
+        Some(_) => {
+            let message = "an operand is read where its bytes may already be overwritten";
+            Err(unsupported("kernel.alias", message).help("lower the group without aliases"))
         }
     }
 }
@@ -256,15 +292,17 @@ impl<'a> Planner<'a> {
     fn run(&mut self, per_row: bool) -> Result<Schedule> {
         self.keep_repeated();
         let mut rounds = 0;
-        let stages = loop {
+        let (stages, tiled) = loop {
             let mut dag = Dag::default();
             let (stages, wishes) = self.stages(&mut dag, &self.full_choices(), &BTreeMap::new())?;
             rounds += 1;
             if rounds > MAX_ROUNDS || !self.grant(&wishes) {
-                break stages;
+                let sums = stages.iter().filter(|s| !per_row && sides(&dag, s).is_some());
+                let tiled: BTreeSet<_> = sums.map(|s| (s.node, s.part)).collect();
+                break (stages, tiled);
             }
         };
-        let nests = self.nests(stages);
+        let nests = self.nests(stages, &tiled);
         let (choices, storage) = self.place(&nests, per_row);
         // Stages are made once more under the final choices, then once more with joined loops.
         let joins = {
@@ -294,16 +332,16 @@ impl<'a> Planner<'a> {
         let mut storage = storage;
         let copies = copies
             .into_iter()
-            .map(|(from, value, n)| {
+            .map(|(from, value, elements, dtype)| {
                 storage.push(Storage::Write(value));
-                (from, BufferId(storage.len() as u32 - 1), n)
+                Copied { from, to: BufferId(storage.len() as u32 - 1), elements, dtype }
             })
             .collect();
         Ok(Schedule { dag, nests: final_nests, storage, copies })
     }
 
     /// Results that are computed elsewhere, or are operands.
-    fn copies(&self) -> Result<Vec<(BufferId, ValueId, Dim)>> {
+    fn copies(&self) -> Result<Vec<(BufferId, ValueId, Dim, DType)>> {
         let mut out = Vec::new();
         let mut written: BTreeSet<NodeId> = BTreeSet::new();
         for (value, node) in &self.program.writes {
@@ -315,26 +353,9 @@ impl<'a> Planner<'a> {
             }
             let buffer = self.write_buffers.get(node).or_else(|| self.read_buffers.get(node));
             let buffer = buffer.ok_or_else(|| internal("kernel.write", "a result is computed nowhere"))?;
-            out.push((*buffer, *value, n.shape.iter().fold(Dim::ONE, |a, d| &a * d)));
+            out.push((*buffer, *value, n.shape.iter().fold(Dim::ONE, |a, d| &a * d), n.dtype));
         }
         Ok(out)
-    }
-
-    /// Stages in nests: each joins the last nest if the rows that it needs are those that the nest has at hand.
-    fn nests(&self, stages: Vec<Stage>) -> Vec<Nest> {
-        let mut nests: Vec<Nest> = Vec::new();
-        for stage in stages {
-            if let Some(nest) = nests.last_mut()
-                && let Some(outer) = common(nest, &stage)
-            {
-                nest.outer = outer;
-                nest.stages.push(stage);
-                continue;
-            }
-            let moves = matches!(stage.work, Work::Move { .. });
-            nests.push(Nest { outer: stage.shared, stages: vec![stage], backward: moves });
-        }
-        nests
     }
 
     /// Where every tensor stands: rows that only one nest needs are not kept whole.
@@ -349,7 +370,7 @@ impl<'a> Planner<'a> {
             let readers: Vec<usize> = (0..nests.len()).filter(|i| reads_it(&nests[*i])).collect();
             let n = self.program.node(*node);
             let sizes = loop_sizes(self.program, &choices, *node);
-            let private = per_row && readers.iter().all(|r| Some(*r) == own);
+            let private = per_row && n.recurrence.is_none() && readers.iter().all(|r| Some(*r) == own);
             let outer = own.map_or(0, |o| nests[o].outer).min(sizes.len());
             let whole = !matches!(n.def, Def::Parts(_) | Def::Scan { .. });
             if private && whole && outer == sizes.len() {
@@ -365,84 +386,6 @@ impl<'a> Planner<'a> {
         }
         (choices, storage)
     }
-}
-
-/// So many outer loops can the stage share with a nest, if sharing pays.
-fn common(nest: &Nest, stage: &Stage) -> Option<usize> {
-    let first = nest.stages.first()?;
-    if nest.backward {
-        return (first.node == stage.node && stage.shared == nest.outer).then_some(nest.outer);
-    }
-    if matches!(stage.work, Work::Move { .. }) {
-        return None;
-    }
-    let mut outer = nest.outer.min(stage.shared);
-    let sizes = first.loops.iter().zip(&stage.loops);
-    outer = outer.min(sizes.take_while(|(a, b)| a.size == b.size).count());
-    for access in &stage.accesses {
-        if nest.stages.iter().any(|s| s.node == access.node) {
-            let own = stage.loops.iter().map(|l| Affine::atom(l.var));
-            outer = outer.min(access.loops.iter().zip(own).take_while(|(a, b)| *a == b).count());
-        }
-    }
-    let folds = |s: &Stage| !matches!(s.work, Work::Store { .. });
-    let pays = outer == nest.outer
-        || (!nest.stages.iter().any(folds) && outer == stage.loops.len())
-        || (!nest.stages.iter().any(folds) && stage.node == first.node);
-    (outer > 0 && pays).then_some(outer)
-}
-
-/// The same nests with newly made stages.
-fn regroup(nests: &[Nest], stages: Vec<Stage>) -> Result<Vec<Nest>> {
-    let mut rest = stages.into_iter();
-    let mut out = Vec::with_capacity(nests.len());
-    for nest in nests {
-        let stages: Vec<Stage> = rest.by_ref().take(nest.stages.len()).collect();
-        if stages.len() != nest.stages.len() {
-            return Err(internal("kernel.stages", "stages were lost"));
-        }
-        out.push(Nest { outer: nest.outer, stages, backward: nest.backward });
-    }
-    Ok(out)
-}
-
-/// Neighbouring loops that run as one.
-fn joins(nests: &[Nest]) -> BTreeMap<(NodeId, usize), Joins> {
-    let mut out = BTreeMap::new();
-    for nest in nests {
-        // Shared loops must join in all stages of the nest.
-        let join_outer =
-            |i: usize| !nest.backward && nest.stages.iter().all(|s| s.joinable(&s.loops[i], &s.loops[i + 1]));
-        let outer: Vec<bool> = (0..nest.outer.saturating_sub(1)).map(join_outer).collect();
-        for stage in &nest.stages {
-            let own = runs(stage.loops.len(), |i| match i + 1 {
-                n if n < nest.outer => outer[i],
-                n if n == nest.outer => false,
-                // Loops that run in order stay apart from those that need not.
-                n if stage.ordered > 0 && n == stage.shared + stage.ordered => false,
-                n if n == stage.shared => false,
-                _ => stage.joinable(&stage.loops[i], &stage.loops[i + 1]),
-            });
-            let folded = match &stage.work {
-                Work::Reduce { loops, .. } => runs(loops.len(), |i| stage.joinable(&loops[i], &loops[i + 1])),
-                _ => Vec::new(),
-            };
-            out.insert((stage.node, stage.part), Joins { own, folded });
-        }
-    }
-    out
-}
-
-/// Lengths of runs of `n` things, neighbours being in one run where `joined`.
-fn runs(n: usize, joined: impl Fn(usize) -> bool) -> Vec<usize> {
-    let mut out: Vec<usize> = Vec::new();
-    for i in 0..n {
-        match out.last_mut() {
-            Some(last) if joined(i - 1) => *last += 1,
-            _ => out.push(1),
-        }
-    }
-    out
 }
 
 /// Refuses sizes that do not exist.

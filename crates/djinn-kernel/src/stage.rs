@@ -174,6 +174,9 @@ impl Stager<'_> {
     /// Turns splits that the expressions asked for into wishes.
     fn note_splits(&mut self, node: NodeId, loops: &[Loop]) {
         let asked = std::mem::take(&mut self.dag.splits);
+        if self.program.node(node).recurrence.is_some() {
+            return;
+        }
         let whole: Vec<Vec<Dim>> = self.program.node(node).shape.iter().map(|d| vec![d.clone()]).collect();
         let split = self.choices.splits.get(&node).unwrap_or(&whole);
         let mut places = Vec::new();

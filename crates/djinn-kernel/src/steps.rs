@@ -17,6 +17,8 @@ fn runner(kind: OpKind) -> Runner {
     match kind {
         OpKind::MatMul | OpKind::Conv | OpKind::ConvTranspose | OpKind::Sdpa => Runner::Library,
         _ if expand::refusal(kind).is_some() => Runner::Evaluator,
+        // The evaluator sorts in n·log n steps and multiplies by a library; the kernels are for devices.
+        OpKind::TopK | OpKind::Lstm => Runner::Evaluator,
         OpKind::Constant | OpKind::Weight => Runner::Evaluator,
         _ => Runner::Kernel,
     }

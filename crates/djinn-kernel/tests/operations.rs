@@ -3,17 +3,7 @@
 mod support;
 
 use djinn_ir::{Attrs, DType, OpKind as K, TensorData, ValueId};
-use djinn_mlir::Compiler;
-use support::{Case, compiler};
-
-/// Checks a graph with constant and with symbolic sizes.
-fn both(what: &str, compiler: &Compiler, build: impl Fn(&mut Case) -> Vec<ValueId>) {
-    for symbolic in [false, true] {
-        let mut case = Case::new(symbolic);
-        let writes = build(&mut case);
-        case.check(&format!("{what} (symbolic: {symbolic})"), &writes, &[], compiler);
-    }
-}
+use support::{Case, both, compiler};
 
 #[test]
 fn functions_of_one_operand() {

@@ -41,7 +41,7 @@ fn the_same_group_gives_the_same_text() {
         let x = c.f32(&[4, 8]);
         let e = c.op(K::Exp, &[x], Attrs::new());
         let out = c.op(K::Softmax, &[e], Attrs::new().with("axis", 1i64));
-        (c.lower(&[out], &[]).expect("it lowers"), c.lower_gpu(&[out], 128).expect("it lowers"))
+        (c.lower(&[out], &[]).expect("it lowers"), c.lower_gpu(&[out], &[], 128).expect("it lowers"))
     };
     assert_eq!(text(), text());
 }

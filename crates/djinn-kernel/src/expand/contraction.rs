@@ -105,16 +105,17 @@ impl Expander<'_> {
                 at.push(position);
             }
             let guard = b.dag.both(p.guard, inside);
-            // A guarded load gives zero, which adds nothing unless the weight is not finite.
-            let value = b.value(input, &at, guard)?;
+            let mut value = b.value(input, &at, guard)?;
+            if let Some(inside) = inside {
+                // Padding is zero, as a factor: sums of products stay such.
+                let number = b.dag.ty(value);
+                let zero = b.dag.float(number, 0.0);
+                value = b.dag.select(inside, value, zero);
+            }
             let mut at = vec![out[1].clone()];
             at.extend_from_slice(k);
             let factor = b.value(weight, &at, p.guard)?;
-            let product = b.dag.bin(Bin::MulFused, value, factor);
-            let Some(inside) = inside else { return Ok(product) };
-            let number = b.dag.ty(product);
-            let zero = b.dag.float(number, 0.0);
-            Ok(b.dag.select(inside, product, zero))
+            Ok(b.dag.bin(Bin::MulFused, value, factor))
         });
         let bias = self.channel_bias(x, ty.1.len());
         Ok(self.products(&x[..2], ty, extents, element, bias))

@@ -26,7 +26,7 @@ fn wrapped(b: &mut Builder, dtype: DType, value: Id, size: &Dim) -> Id {
 }
 
 /// The same, kept inside the axis.
-fn clamped(b: &mut Builder, dtype: DType, value: Id, size: &Dim) -> Affine {
+pub(super) fn clamped(b: &mut Builder, dtype: DType, value: Id, size: &Dim) -> Affine {
     let at = wrapped(b, dtype, value, size);
     let (zero, one, n) = (b.dag.int(Ty::I64, 0), b.dag.int(Ty::I64, 1), b.dag.size(size));
     let last = b.dag.bin(Bin::Sub, n, one);
@@ -36,7 +36,7 @@ fn clamped(b: &mut Builder, dtype: DType, value: Id, size: &Dim) -> Affine {
 }
 
 /// No read from an axis that may be empty.
-fn not_empty(b: &mut Builder, size: &Dim) -> Option<Id> {
+pub(super) fn not_empty(b: &mut Builder, size: &Dim) -> Option<Id> {
     if size.as_const().is_some_and(|c| c > 0) {
         return None;
     }

@@ -3,7 +3,10 @@
 mod contraction;
 mod indexing;
 mod movement;
+mod recurrence;
 mod reduction;
+mod resize;
+mod sorting;
 mod window;
 
 use crate::affine::Affine;
@@ -20,14 +23,11 @@ use std::rc::Rc;
 pub(crate) fn refusal(kind: OpKind) -> Option<&'static str> {
     use OpKind as K;
     match kind {
-        K::Lstm => Some("the steps of a recurrence wait for one another"),
-        K::TopK => Some("sorting has no kernel"),
         K::NonZero => Some("the size of the result is not known before it is computed"),
         K::Range | K::DynamicReshape | K::DynamicBroadcast | K::DynamicSlice | K::DynamicPad => {
             Some("the shape of the result depends on values")
         }
         K::DynamicTile => Some("the shape of the result depends on values"),
-        K::Resize => Some("interpolation has no kernel"),
         K::If | K::Loop | K::Call => Some("control flow runs on the host"),
         K::Opaque => Some("the operation is unknown"),
         K::Transfer => Some("copies between devices are commands of the plan"),
@@ -114,6 +114,7 @@ impl Expander<'_> {
             reads: Vec::new(),
             cost: 1,
             keep: false,
+            recurrence: None,
         });
         self.of.insert(v, node);
         node
@@ -134,6 +135,7 @@ impl Expander<'_> {
             reads: reads.to_vec(),
             cost,
             keep: false,
+            recurrence: None,
         })
     }
 
@@ -181,8 +183,15 @@ impl Expander<'_> {
         let operands: Vec<NodeId> = op.operands.iter().map(|v| self.operand(*v)).collect();
         let ty = self.graph.ty(result).clone();
         let ty = (ty.dtype, ty.shape.as_slice());
-        let node = self.result(op, &operands, ty)?;
-        self.of.insert(result, node);
+        let nodes = match op.kind {
+            OpKind::TopK => {
+                let [values, positions] = self.topk(op, operands[0], ty.1);
+                vec![values, positions]
+            }
+            OpKind::Lstm => self.lstm(op, &operands, ty.0)?.to_vec(),
+            _ => vec![self.result(op, &operands, ty)?],
+        };
+        self.of.extend(op.results.iter().copied().zip(nodes));
         Ok(())
     }
 
@@ -195,6 +204,7 @@ impl Expander<'_> {
             K::Trilu => self.trilu(op, x[0], ty),
             K::Rope => self.rope(op, x, ty),
             K::BatchNorm => self.batch_norm(op, x, ty),
+            K::Resize => self.resize(op, x[0], ty),
             K::MaxPool | K::AvgPool => self.pool(op, x[0], ty),
             _ => match op.kind.def().cost {
                 C::Elementwise => self.elementwise(op, x, ty),

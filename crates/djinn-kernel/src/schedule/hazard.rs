@@ -1,10 +1,12 @@
 //! Results in the memory of operands: is every operand read before it is overwritten?
 
-use super::{Nest, Planner, Schedule};
+use super::{Nest, Planner, Schedule, Storage};
 use crate::affine::Affine;
 use crate::program::NodeId;
 use crate::stage::{Goal, Stage};
+use djinn_diag::{Result, unsupported};
 use djinn_ir::{Dim, SymbolTable, ValueId};
+use std::collections::BTreeSet;
 
 impl Planner<'_> {
     /// A result whose bytes are overwritten before they were read for the last time.
@@ -40,10 +42,54 @@ impl Planner<'_> {
 
     /// Does the stage read the result itself, and not the operand in its bytes?
     fn reads_result(&self, node: NodeId, stage: &Stage) -> bool {
-        stage.accesses.iter().any(|a| a.node == node)
-            && !self.program.node(stage.node).reads.iter().any(|(r, _)| {
-                self.read_buffers.contains_key(r) && self.read_buffers.get(r) == self.write_buffers.get(&node)
-            })
+        stage.accesses.iter().any(|a| a.node == node) && !self.reads_operand(node, stage.node)
+    }
+
+    /// Does computing a tensor read the operand in the bytes of the result `node`, through what is not written down?
+    fn reads_operand(&self, node: NodeId, reader: NodeId) -> bool {
+        let buffer = self.write_buffers.get(&node);
+        let (mut stack, mut seen) = (vec![reader], BTreeSet::new());
+        while let Some(n) = stack.pop() {
+            for (read, _) in &self.program.node(n).reads {
+                if self.read_buffers.contains_key(read) && self.read_buffers.get(read) == buffer {
+                    return true;
+                }
+                if !self.stored.contains(read) && seen.insert(*read) {
+                    stack.push(*read);
+                }
+            }
+        }
+        false
+    }
+
+    /// Refuses pairs that do not become one buffer, or whose elements move inside it.
+    pub(super) fn check_pairs(&self, done: &Schedule) -> Result<()> {
+        let refuse =
+            |why: &str| Err(unsupported("kernel.alias", why).help("lower the group without aliases"));
+        for (read, write) in &self.pairs {
+            let Some((_, result)) = self.program.writes.iter().find(|(v, _)| v == write) else {
+                return refuse("an aliased result is not computed");
+            };
+            let buffer = self.write_buffers.get(result);
+            let own = buffer.is_some_and(|b| done.storage[b.0 as usize] == Storage::Write(*write));
+            if !own {
+                return refuse("an aliased result is an operand or another result");
+            }
+            if self.in_place.get(result) == Some(&true) {
+                return refuse("rows move inside their buffer");
+            }
+            let operand = self.read_buffers.iter().find(
+                |(n, _)| matches!(self.program.node(**n).def, crate::program::Def::Read(v) if v == *read),
+            );
+            let Some((operand, at)) = operand else { continue };
+            if Some(at) != buffer {
+                return refuse("an operand is aliased to several results");
+            }
+            if self.program.node(*operand).dtype.size() != self.program.node(*result).dtype.size() {
+                return refuse("elements of an operand and a result have different sizes");
+            }
+        }
+        Ok(())
     }
 }
 

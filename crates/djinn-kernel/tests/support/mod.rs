@@ -1,6 +1,8 @@
 //! Runs a graph as one generated kernel and beside the evaluator.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+mod ptx;
+
 use djinn_interp::{Env, Tolerance, compare, run_traced};
 use djinn_ir::{
     ArgumentKind, Attrs, DType, Dim, Function, Graph, Module, OpId, OpKind, ResultKind, TensorData,
@@ -11,26 +13,44 @@ use djinn_mlir::Compiler;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 
+/// What the evaluator gives.
+type Outputs = [(String, TensorData)];
+
 /// A graph under construction, with the values of its arguments.
 pub(crate) struct Case {
     pub(crate) graph: Graph,
     pub(crate) inputs: Vec<TensorData>,
     symbolic: bool,
+    /// Sizes that are never symbols.
+    constant: Vec<i64>,
     seed: u64,
 }
 
 impl Case {
     pub(crate) fn new(symbolic: bool) -> Case {
-        Case { graph: Graph::new(), inputs: Vec::new(), symbolic, seed: 1 }
+        Case { graph: Graph::new(), inputs: Vec::new(), symbolic, constant: Vec::new(), seed: 1 }
     }
 
     /// A size: a symbol of its own if sizes are symbolic and it is not 1.
     pub(crate) fn dim(&self, size: i64) -> Dim {
-        if self.symbolic && size != 1 { Dim::symbol(&format!("s{size}")) } else { Dim::from(size) }
+        if self.symbolic && size > 1 && !self.constant.contains(&size) {
+            Dim::symbol(&format!("s{size}"))
+        } else {
+            Dim::from(size)
+        }
     }
 
     pub(crate) fn dims(&self, sizes: &[i64]) -> Vec<Dim> {
         sizes.iter().map(|s| self.dim(*s)).collect()
+    }
+
+    pub(crate) fn symbolic(&self) -> bool {
+        self.symbolic
+    }
+
+    /// These sizes are not symbols from here on.
+    pub(crate) fn keep_constant(&mut self, sizes: &[i64]) {
+        self.constant.extend(sizes);
     }
 
     fn random(&mut self) -> u64 {
@@ -105,34 +125,55 @@ impl Case {
         let expected = run_traced(&module, "main", &inputs, &mut |_, _, _| {})
             .unwrap_or_else(|e| panic!("{what}: the evaluator: {e}"));
         let kernel = self.lower(writes, aliases).unwrap_or_else(|e| panic!("{what}: {e}"));
-        let run = Run { what, params: &kernel.params, text: &kernel.mlir, functions: vec!["kernel".into()] };
-        self.compare(&run, &expected.outputs, writes, aliases, compiler);
-        if aliases.is_empty() {
-            let kernel = self.lower_gpu(writes, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
-            let functions = kernel.launches.iter().map(|l| l.function.clone()).collect();
-            let text = one_thread(&kernel.mlir);
-            let what = format!("{what} (GPU)");
-            let run = Run { what: &what, params: &kernel.params, text: &text, functions };
-            self.compare(&run, &expected.outputs, writes, aliases, compiler);
+        let (mut buffers, mut sizes, _) = self.prepare(&kernel.params, &expected.outputs, writes, aliases);
+        call(what, &kernel.mlir, compiler, &mut buffers, &mut sizes);
+        self.judge(what, &kernel.params, &kernel.mlir, (&buffers, &expected.outputs, writes));
+        self.check_gpu(what, writes, aliases, &expected.outputs, compiler);
+    }
+
+    /// The same for a GPU kernel whose blocks have one thread.
+    fn check_gpu(
+        &self,
+        what: &str,
+        writes: &[ValueId],
+        aliases: &[(usize, usize)],
+        expected: &Outputs,
+        compiler: &Compiler,
+    ) {
+        for threads in [1, 64] {
+            let kernel = match self.lower_gpu(writes, aliases, threads) {
+                Err(e) if e.code == "kernel.alias" && !aliases.is_empty() => return,
+                other => other.unwrap_or_else(|e| panic!("{what}: {e}")),
+            };
+            let what = format!("{what} (GPU, {threads} threads)");
+            let text = format!("gpu.module @kernels {{\n{}}}\n", kernel.mlir);
+            let ptx = compiler.ptx(&text, "sm_90").unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+            let (mut buffers, sizes, env) = self.prepare(&kernel.params, expected, writes, aliases);
+            ptx::run(&what, &kernel, &ptx, &mut buffers, (&sizes, &env));
+            self.judge(&what, &kernel.params, &text, (&buffers, expected, writes));
         }
     }
 
     /// Lowers all operations for a GPU.
-    pub(crate) fn lower_gpu(&self, writes: &[ValueId], threads: u32) -> djinn_diag::Result<GpuKernel> {
-        let ops: Vec<OpId> = self.graph.ops().map(|(id, _)| id).collect();
-        let group = Group { graph: &self.graph, ops: &ops, reads: &self.graph.arguments, writes };
-        lower_gpu_with(&group, "kernel", threads)
-    }
-
-    fn compare(
+    pub(crate) fn lower_gpu(
         &self,
-        run: &Run,
-        expected: &[(String, TensorData)],
         writes: &[ValueId],
         aliases: &[(usize, usize)],
-        compiler: &Compiler,
-    ) {
-        let what = run.what;
+        threads: u32,
+    ) -> djinn_diag::Result<GpuKernel> {
+        let ops: Vec<OpId> = self.graph.ops().map(|(id, _)| id).collect();
+        let group = Group { graph: &self.graph, ops: &ops, reads: &self.graph.arguments, writes };
+        lower_gpu_with(&group, "kernel", aliases, threads)
+    }
+
+    /// The memory of a kernel's arguments, its sizes, and the symbols.
+    fn prepare(
+        &self,
+        params: &[Param],
+        expected: &Outputs,
+        writes: &[ValueId],
+        aliases: &[(usize, usize)],
+    ) -> (Vec<Vec<u8>>, Vec<i64>, Env) {
         let mut env = Env::default();
         for (v, data) in self.graph.arguments.iter().zip(&self.inputs) {
             env.bind_shape("argument", self.graph.ty(*v), data.shape()).expect("shapes fit");
@@ -144,7 +185,7 @@ impl Case {
         let result = |v: &ValueId| outputs[writes.iter().position(|w| w == v).expect("a result")];
         let mut sizes = Vec::new();
         let mut buffers: Vec<Vec<u8>> = Vec::new();
-        for param in run.params {
+        for param in params {
             match param {
                 Param::Read(v) => buffers.push(self.inputs[position(v)].bytes().to_vec()),
                 Param::Write(v) => {
@@ -161,18 +202,19 @@ impl Case {
                 Param::Size(d) => sizes.push(env.eval(d).expect("sizes are known")),
             }
         }
-        let jit = compiler.jit(run.text).unwrap_or_else(|e| panic!("{what}: {e}\n{}", run.text));
-        let mut pointers: Vec<*mut u8> = buffers.iter_mut().map(Vec::as_mut_ptr).collect();
-        let mut args: Vec<*mut c_void> = pointers.iter_mut().map(|p| std::ptr::from_mut(p).cast()).collect();
-        args.extend(sizes.iter_mut().map(|n| std::ptr::from_mut(n).cast::<c_void>()));
-        for function in &run.functions {
-            #[allow(unsafe_code, reason = "compiled code is called")]
-            // SAFETY: one pointer or size for each parameter, in order.
-            unsafe {
-                jit.function(function).expect("it was compiled").call(&mut args.clone());
-            }
-        }
-        for (i, param) in run.params.iter().enumerate() {
+        (buffers, sizes, env)
+    }
+
+    /// Compares what was written with what was expected.
+    fn judge(
+        &self,
+        what: &str,
+        params: &[Param],
+        text: &str,
+        (buffers, expected, writes): (&[Vec<u8>], &Outputs, &[ValueId]),
+    ) {
+        let result = |v: &ValueId| &expected[writes.iter().position(|w| w == v).expect("a result")].1;
+        for (i, param) in params.iter().enumerate() {
             let Param::Write(v) = param else { continue };
             let want = result(v);
             let got =
@@ -183,9 +225,18 @@ impl Case {
                 Tolerance::Reassoc
             };
             if let Err(e) = compare(want, &got, tolerance) {
-                panic!("{what}: {e}\n{}", run.text);
+                panic!("{what}: {e}\n{text}");
             }
         }
+    }
+}
+
+/// Checks a graph with constant and with symbolic sizes.
+pub(crate) fn both(what: &str, compiler: &Compiler, build: impl Fn(&mut Case) -> Vec<ValueId>) {
+    for symbolic in [false, true] {
+        let mut case = Case::new(symbolic);
+        let writes = build(&mut case);
+        case.check(&format!("{what} (symbolic: {symbolic})"), &writes, &[], compiler);
     }
 }
 
@@ -200,35 +251,15 @@ pub(crate) fn compiler(test: &str) -> Option<Compiler> {
     }
 }
 
-/// Compiled functions that run one after the other on the same arguments.
-struct Run<'a> {
-    what: &'a str,
-    params: &'a [Param],
-    text: &'a str,
-    functions: Vec<String>,
-}
-
-/// A GPU kernel for blocks of one thread as functions for this machine: one block runs the whole grid, nobody waits.
-fn one_thread(text: &str) -> String {
-    let mut out = String::new();
-    for line in text.lines().filter(|l| l.trim() != "gpu.barrier") {
-        let line = line.replace(", #gpu.address_space<workgroup>", "").replace("gpu.return", "return");
-        let Some(head) = line.strip_prefix("gpu.func") else {
-            let line = line.replace("gpu.thread_id x", "arith.constant 0 : index");
-            let line = line.replace("gpu.block_id x", "arith.constant 0 : index");
-            out.push_str(&line.replace("gpu.grid_dim x", "arith.constant 1 : index"));
-            out.push('\n');
-            continue;
-        };
-        let head = head.replace(" kernel {", " {");
-        let shared =
-            head.split_once(" workgroup(%shared: ").and_then(|(h, t)| Some((h, t.split_once(") {")?.0)));
-        match shared {
-            Some((head, ty)) => {
-                out.push_str(&format!("func.func{head} {{\n%shared = memref.alloca() : {ty}\n"))
-            }
-            None => out.push_str(&format!("func.func{head}\n")),
-        }
+/// Compiles a function and calls it.
+fn call(what: &str, text: &str, compiler: &Compiler, buffers: &mut [Vec<u8>], sizes: &mut [i64]) {
+    let jit = compiler.jit(text).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+    let mut pointers: Vec<*mut u8> = buffers.iter_mut().map(Vec::as_mut_ptr).collect();
+    let mut args: Vec<*mut c_void> = pointers.iter_mut().map(|p| std::ptr::from_mut(p).cast()).collect();
+    args.extend(sizes.iter_mut().map(|n| std::ptr::from_mut(n).cast::<c_void>()));
+    #[allow(unsafe_code, reason = "compiled code is called")]
+    // SAFETY: one pointer or size for each parameter, in order.
+    unsafe {
+        jit.function("kernel").expect("it was compiled").call(&mut args);
     }
-    out
 }

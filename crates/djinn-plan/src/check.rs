@@ -88,6 +88,7 @@ constraints! {
     Copies "C22" "A copy moves as many bytes as it takes, for the reason it gives; only a transfer renames its value."
     Limits "C23" "The plan is small enough to be checked."
     Engines "C24" "An engine's kernels run on its device, its border and figures are theirs, and nothing waits for a part of it while another part waits for that."
+    Granularity "C25" "In an entry whose launches are engines, each engine is one kernel of all its operations, which writes what leaves the engine, over nothing that it reads, and has no workspace."
 }
 
 impl fmt::Display for Constraint {

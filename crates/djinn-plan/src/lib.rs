@@ -23,7 +23,7 @@ pub mod trace;
 
 pub use check::{Constraint, Proof, Violation, check, require};
 pub use codec::{from_binary, from_json, to_binary, to_json};
-pub use engine::Engine;
+pub use engine::{Engine, Granularity};
 pub use plan::*;
 pub use simulate::{Timeline, simulate};
 pub use text::text;

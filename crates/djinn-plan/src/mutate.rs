@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::engine::Granularity;
 use crate::plan::{ALIGNMENT, Action, BufferId, Entry, EventId, Place, Plan, StreamId, View};
 
 /// A view within an entry.
@@ -65,6 +66,12 @@ pub enum Edit {
     RemoveConstant(usize),
     /// Puts an operation into another kernel too.
     ShareOperation(usize, usize),
+    /// Says that a launch is what it is not.
+    Granularity(Granularity),
+    /// Takes an operation away from a kernel: number of the kernel, place in its list.
+    RemoveOperation(usize, usize),
+    /// Gives a kernel scratch memory at this view.
+    Workspace(usize, View),
 }
 
 /// A change and where it is made.
@@ -109,6 +116,7 @@ pub fn mutations(plan: &Plan) -> Vec<Mutation> {
         (0..entry.aliases.len()).for_each(|i| edits.push((number, Edit::RemoveAlias(i))));
         (0..entry.constants.len()).for_each(|i| edits.push((number, Edit::RemoveConstant(i))));
         (1..entry.kernels.len()).for_each(|i| edits.push((number, Edit::ShareOperation(i - 1, i))));
+        granularity_edits(entry, &mut |edit| edits.push((number, edit)));
     }
     edits.into_iter().map(|(entry, edit)| Mutation { entry, edit }).collect()
 }
@@ -126,6 +134,22 @@ fn buffer_edits(plan: &Plan, add: &mut impl FnMut(Edit)) {
             if other != number {
                 add(Edit::BufferOffset(number, neighbour.offset));
             }
+        }
+    }
+}
+
+/// Another granularity, and engines that are launched as a whole, but not right.
+fn granularity_edits(entry: &Entry, add: &mut impl FnMut(Edit)) {
+    if entry.granularity == Granularity::Kernels {
+        if entry.engines.iter().any(|e| e.kernels.len() > 1) {
+            add(Edit::Granularity(Granularity::Engines));
+        }
+        return;
+    }
+    for (number, kernel) in entry.kernels.iter().enumerate().filter(|(_, k)| k.engine.is_some()) {
+        add(Edit::RemoveOperation(number, kernel.ops.len() / 2));
+        if let Some(write) = kernel.writes.first() {
+            add(Edit::Workspace(number, write.view));
         }
     }
 }
@@ -272,6 +296,13 @@ impl Mutation {
                     kernel.ops.push(op);
                     kernel.ops.sort_unstable();
                 }
+            }
+            Edit::Granularity(granularity) => entry.granularity = granularity,
+            Edit::RemoveOperation(kernel, place) => {
+                entry.kernels.iter_mut().skip(kernel).take(1).for_each(|k| remove(&mut k.ops, place));
+            }
+            Edit::Workspace(kernel, view) => {
+                entry.kernels.iter_mut().skip(kernel).take(1).for_each(|k| k.workspace = Some(view));
             }
             Edit::Capacity(..) | Edit::ArenaBytes(..) | Edit::BufferOffset(..) | Edit::BufferBytes(..) => {}
         }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Granularity};
 
 /// Version of the data format; a reader refuses every other.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
@@ -54,7 +54,8 @@ pub struct Plan {
     pub arenas: Vec<Arena>,
     /// Every buffer of the plan.
     pub buffers: Vec<Buffer>,
-    /// Entry functions, one per function and range of sizes; the first whose ranges hold the sizes of a call runs it.
+    /// Entry functions; the first whose ranges hold the sizes of a call runs it. There is one per function and range of sizes,
+    /// and behind all of these there may be a second one for some, of [`Granularity::Engines`].
     pub entries: Vec<Entry>,
 }
 
@@ -214,7 +215,8 @@ pub struct Alias {
 pub struct Kernel {
     /// For people: the operation kinds or the scope.
     pub name: String,
-    /// Positions of the operations in the order of the function, ascending.
+    /// Positions of the operations in the order of the function, ascending. Those of a whole engine region
+    /// ([`Granularity::Engines`]) are all of the region, also those that cost nothing where each kernel is launched by itself.
     pub ops: Vec<u32>,
     /// Number of the engine region that it belongs to, if an engine can hold it. Never for a kernel that appends in place,
     /// see [`Kernel::writes`].
@@ -428,6 +430,8 @@ pub struct Entry {
     pub function: String,
     /// Phase (`llm_prefill`, `llm_decode`, …), if it is known.
     pub phase: Option<String>,
+    /// What a launch of it is.
+    pub granularity: Granularity,
     /// Sizes for which it is valid; symbols that are not named here do not occur.
     pub symbols: Vec<SymbolRange>,
     /// Inputs in the order of the arguments; states are no inputs.
@@ -464,6 +468,7 @@ impl Entry {
         Entry {
             function: function.into(),
             phase: None,
+            granularity: Granularity::default(),
             symbols: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Granularity};
 use crate::plan::{
     Action, Arena, Buffer, Command, Content, Device, Entry, Kernel, Operand, Place, Plan, Port, ValueRef,
     View,
@@ -80,6 +80,9 @@ fn write_entry(out: &mut String, number: usize, entry: &Entry) -> fmt::Result {
     write!(out, "entry e{number} @{}", entry.function)?;
     if let Some(phase) = &entry.phase {
         write!(out, " {phase}")?;
+    }
+    if entry.granularity == Granularity::Engines {
+        write!(out, " engines")?;
     }
     writeln!(out, " {:e} s", entry.seconds)?;
     for symbol in &entry.symbols {

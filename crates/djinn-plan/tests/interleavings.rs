@@ -358,6 +358,6 @@ fn mutations_are_deterministic_and_of_every_kind() {
     assert_eq!(all, mutations(&plan));
     let kinds: std::collections::BTreeSet<String> =
         all.iter().map(|m| format!("{:?}", m.edit).split('(').next().unwrap_or("").to_owned()).collect();
-    assert_eq!(kinds.len(), 14, "{kinds:?}");
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
     assert!(all.iter().filter(|m| m.apply(&plan) == plan).all(|m| matches!(m.edit, Edit::ViewOffset(..))));
 }

@@ -173,6 +173,7 @@ mod tests {
                 sizes: Vec::<SizeRange>::new(),
                 phase: None,
                 resident: names.iter().map(|n| (*n).into()).collect(),
+                ..EntrySpec::default()
             };
             let target = Target::single(Profile::named("h100-80").expect("built in"));
             let plan = crate::plan(&module, &target, &[spec], &PlanOptions::default());

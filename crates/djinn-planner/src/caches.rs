@@ -198,11 +198,12 @@ pub(crate) fn renewals(function: &Function, spec: &EntrySpec) -> BTreeMap<ValueI
     djinn_lifetime::storage::renewals(function, &kept)
 }
 
-/// Takes kernels that write over what stays on the device, and read it, out of their engine regions: an engine reads its
-/// inputs while it writes its outputs. A region that then waits for itself is cut ([`crate::engines`]).
+/// Takes kernels that write over what stays on the device (caches, states), and read it, out of their engine regions: an
+/// engine reads its inputs while it writes its outputs. A region that then waits for itself is cut ([`crate::engines`]).
 pub(crate) fn leave_engines(entry: &mut Entry) {
     let kept = entry.inputs.iter().filter(|p| p.resident).filter_map(|p| Some(p.view?.buffer));
-    let kept: BTreeSet<BufferId> = kept.collect();
+    let states = entry.states.iter().map(|s| s.view.buffer);
+    let kept: BTreeSet<BufferId> = kept.chain(states).collect();
     for kernel in &mut entry.kernels {
         let mut written = kernel.writes.iter().map(|w| w.view.buffer).filter(|b| kept.contains(b));
         if written.any(|b| kernel.reads.iter().any(|r| r.view.buffer == b)) {

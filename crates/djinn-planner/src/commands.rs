@@ -14,8 +14,8 @@ use crate::units::{Unit, UnitKind, external_operands};
 use djinn_diag::{Result, internal};
 use djinn_ir::{Function, OpId, SymbolTable, ValueId};
 use djinn_plan::{
-    Action, BufferId, CopyReason, DeviceId, Entry, Kernel, KernelId, Operand, Place, Stream, StreamId,
-    StreamKind, ValueRef, View,
+    Action, BufferId, CopyReason, DeviceId, Entry, Granularity, Kernel, KernelId, Operand, Place, Stream,
+    StreamId, StreamKind, ValueRef, View,
 };
 use std::collections::BTreeMap;
 
@@ -50,7 +50,9 @@ pub(crate) fn draft(shared: &mut Shared<'_>, spec: &EntrySpec, prepared: Prepare
     if drafter.entry.streams.is_empty() {
         drafter.stream(DeviceId(0), StreamKind::Compute, 0);
     }
-    caches::leave_engines(&mut drafter.entry);
+    if spec.granularity == Granularity::Kernels {
+        caches::leave_engines(&mut drafter.entry);
+    }
     Ok(Draft { entry: drafter.entry, commands: drafter.commands, packed: drafter.packed })
 }
 
@@ -107,7 +109,11 @@ impl<'a, 'b> Drafter<'a, 'b> {
             input_of: BTreeMap::new(),
             writer: BTreeMap::new(),
             streams: BTreeMap::new(),
-            entry: Entry { phase: spec.phase.clone(), ..Entry::empty(&function.name) },
+            entry: Entry {
+                phase: spec.phase.clone(),
+                granularity: spec.granularity,
+                ..Entry::empty(&function.name)
+            },
             commands: Vec::new(),
             packed: Vec::new(),
         }
@@ -154,7 +160,7 @@ impl<'a, 'b> Drafter<'a, 'b> {
         match unit.kind {
             _ if self.places.storage.skipped[i] => self.alias(unit)?,
             UnitKind::Transfer => self.transfer(unit)?,
-            UnitKind::Kernel => self.kernel(unit)?,
+            UnitKind::Kernel | UnitKind::Engine(_) => self.kernel(unit)?,
         }
         let graph = &self.function.graph;
         for v in unit.ops.iter().flat_map(|id| &graph.op(*id).results) {
@@ -260,7 +266,13 @@ impl<'a, 'b> Drafter<'a, 'b> {
         let kernel = Kernel {
             name: kernel_name(graph, unit),
             ops: unit.ops.iter().map(|id| self.positions[id.0 as usize]).collect(),
-            engine: first.annotated_int("engine").and_then(|n| u32::try_from(n).ok()),
+            engine: match (unit.kind, self.spec.granularity) {
+                (UnitKind::Engine(number), _) => Some(number),
+                (_, Granularity::Engines) => None,
+                (_, Granularity::Kernels) => {
+                    first.annotated_int("engine").and_then(|n| u32::try_from(n).ok())
+                }
+            },
             workspace: None,
             seconds: work.seconds,
             flops: work.flops,

@@ -56,6 +56,46 @@ pub(crate) fn fill(module: &Module, graph: &Graph, plan: &Plan, entry: &mut Entr
     entry.engines = engines;
 }
 
+/// Enters the engines of an entry whose launches are the engines of another one; `launch_seconds` says what a launch costs
+/// on a device.
+///
+/// What is said of a region as a whole is what the kernels of the other entry say. It takes as long as they do, one after the
+/// other, but is launched once; it never takes less than the longest of them.
+pub(crate) fn fill_whole(
+    plan: &Plan,
+    apart: &Entry,
+    entry: &mut Entry,
+    launch_seconds: &dyn Fn(DeviceId) -> f64,
+) {
+    let known = |number: u32| apart.engines.iter().find(|e| e.number == number);
+    for kernel in &mut entry.kernels {
+        let Some(engine) = kernel.engine.and_then(known) else { continue };
+        let kernels = || engine.kernels.iter().filter_map(|k| apart.kernels.get(k.index()));
+        let saved = engine.kernels.len().saturating_sub(1) as f64 * launch_seconds(engine.device);
+        let longest = kernels().map(|k| k.seconds).fold(0.0, f64::max);
+        kernel.seconds = (engine.seconds - saved).max(longest);
+        kernel.flops = engine.flops;
+        kernel.traffic = kernels().map(|k| k.traffic).sum();
+        let shares: f64 = kernels().map(|k| k.share * k.seconds).sum();
+        let share = shares / engine.seconds;
+        kernel.share = if share > 0.0 { share.min(1.0) } else { 1.0 };
+    }
+    let numbers = entry.kernels.iter().filter_map(|k| k.engine).map(|n| (n, n)).collect();
+    let mut owners: BTreeMap<u32, u32> = BTreeMap::new();
+    for kernel in &entry.kernels {
+        owners.extend(kernel.engine.iter().flat_map(|e| kernel.ops.iter().map(|op| (*op, *e))));
+    }
+    let mut engines = blank(entry, &numbers);
+    let mut borders = Borders::of(plan, entry, &owners);
+    for engine in &mut engines {
+        borders.enter(engine);
+        let kernel = engine.kernels.first().and_then(|k| entry.kernels.get(k.index()));
+        engine.ops = kernel.map(|k| k.ops.clone()).unwrap_or_default();
+        engine.ends = known(engine.number).map(|e| e.ends.clone()).unwrap_or_default();
+    }
+    entry.engines = engines;
+}
+
 /// Cuts engines at layers that come again; the numbers of those that were cut out of one.
 ///
 /// Nothing is cut if engines would wait for themselves then, which a view of values of several of them may bring about.
@@ -116,21 +156,8 @@ fn engines_of_acts(entry: &Entry, acts: &Acts, owners: &BTreeMap<u32, u32>) -> V
 
 /// The engines with their kernels, devices and figures, by number.
 fn blank(entry: &Entry, region_of: &BTreeMap<u32, u32>) -> Vec<Engine> {
-    let empty = |number: u32| Engine {
-        number,
-        device: DeviceId(0),
-        kernels: Vec::new(),
-        ops: Vec::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        bytes_in: 0,
-        bytes_out: 0,
-        weight_bytes: 0,
-        seconds: 0.0,
-        flops: 0.0,
-        ends: Vec::new(),
-    };
-    let mut engines: BTreeMap<u32, Engine> = region_of.keys().map(|n| (*n, empty(*n))).collect();
+    let mut engines: BTreeMap<u32, Engine> =
+        region_of.keys().map(|n| (*n, Engine::empty(*n, DeviceId(0)))).collect();
     for (id, kernel) in (0..).map(KernelId).zip(&entry.kernels) {
         if let Some(engine) = kernel.engine.and_then(|number| engines.get_mut(&number)) {
             engine.kernels.push(id);

@@ -6,14 +6,15 @@ use crate::constants::{ConstantKey, ConstantKeys};
 use crate::places::Places;
 use crate::sizes::max_bytes;
 use crate::units::{Unit, units};
+use crate::whole::{self, Apart};
 use crate::{budget, engines, events, memory};
 use djinn_device::{Profile, Target};
-use djinn_diag::{Context, Remark, Result, input};
+use djinn_diag::{Context, Remark, Result, input, internal};
 use djinn_ir::walk::known_before_runs;
 use djinn_ir::{Module, Symbol, SymbolTable, ValueId};
 use djinn_plan::{
     ALIGNMENT, Arena, ArenaId, ArenaKind, Buffer, BufferId, Content, Device, DeviceId, Entry, FORMAT_VERSION,
-    Plan, SymbolRange, View,
+    Granularity, Plan, SymbolRange, View,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +42,9 @@ pub struct EntrySpec {
     /// is an argument with something appended or changed takes its place where that is possible, and all entries, of other
     /// functions as well, share the buffer of one cache.
     pub resident: BTreeSet<String>,
+    /// What a launch is. An entry of engines needs one of kernels before it that is the same otherwise: its engines are the
+    /// regions of that one. It is left out of the plan where there are none.
+    pub granularity: Granularity,
 }
 
 /// How a plan is made.
@@ -73,6 +77,8 @@ pub(crate) struct Shared<'a> {
     caches: Caches,
     /// The buffer of each cache on each device, by number.
     kept: BTreeMap<(usize, DeviceId), BufferId>,
+    /// Entries of kernels that are to have one of engines.
+    apart: Vec<(EntrySpec, Apart)>,
     /// Of the entry that is being made: bytes that no packing of an arena can undercut.
     pub(crate) bounds: Vec<(ArenaId, u64)>,
 }
@@ -97,11 +103,11 @@ pub fn plan(module: &Module, target: &Target, entries: &[EntrySpec], options: &P
 }
 
 /// Makes the plan of a module whose operations are annotated with devices, kernels and streams, and remarks on caches
-/// that are not updated in place or not shared.
+/// that are not updated in place or not shared, and on engines that are not launched as a whole.
 ///
 /// # Errors
 /// `plan.function` and `plan.symbol` for entries that the module does not have, `plan.unbound` for sizes without an
-/// upper bound. Whether the devices hold the plan is for [`crate::capacities`] to say.
+/// upper bound, `plan.granularity` for an entry of engines without one of kernels before it. Whether the devices hold the plan is for [`crate::capacities`] to say.
 pub fn plan_with(
     module: &Module,
     target: &Target,
@@ -109,8 +115,10 @@ pub fn plan_with(
     options: &PlanOptions,
     remarks: &mut Vec<Remark>,
 ) -> Result<Plan> {
-    let prepared = prepare(module, target, entries, options)?;
-    let caches = Caches::new(module, entries, &prepared, remarks)?;
+    let of_kernels = |spec: &&EntrySpec| spec.granularity == Granularity::Kernels;
+    let kernels: Vec<EntrySpec> = entries.iter().filter(of_kernels).cloned().collect();
+    let prepared = prepare(module, target, &kernels, options)?;
+    let caches = Caches::new(module, &kernels, &prepared, remarks)?;
     let devices = target.topology.devices().iter().enumerate().map(|(i, d)| Device {
         name: d.name.clone(),
         profile: d.profile.name.clone(),
@@ -138,11 +146,19 @@ pub fn plan_with(
         states: BTreeMap::new(),
         caches,
         kept: BTreeMap::new(),
+        apart: Vec::new(),
         bounds: Vec::new(),
     };
     let mut bounds = Vec::new();
-    for (spec, prepared) in entries.iter().zip(prepared) {
-        let entry = shared.entry(spec, prepared).at(|| format!("function '{}'", spec.function))?;
+    let mut prepared = prepared.into_iter();
+    for spec in entries {
+        let place = || format!("function '{}'", spec.function);
+        let one = match spec.granularity {
+            Granularity::Kernels => prepared.next().map(|one| shared.apart(spec, entries, one)),
+            Granularity::Engines => shared.merged(spec, remarks).at(place)?,
+        };
+        let Some(one) = one else { continue };
+        let entry = shared.entry(spec, one).at(place)?;
         shared.plan.entries.push(entry);
         bounds.push(std::mem::take(&mut shared.bounds));
     }
@@ -226,8 +242,66 @@ impl Shared<'_> {
         entry.events = order.events;
         entry.commands = commands;
         entry.symbols = occurring(function, &symbols);
-        engines::fill(self.module, &function.graph, &self.plan, &mut entry);
+        match spec.granularity {
+            Granularity::Kernels => engines::fill(self.module, &function.graph, &self.plan, &mut entry),
+            Granularity::Engines => {
+                let apart = &self.plan.entries[self.apart_from(spec)?.entry];
+                let topology = self.target.topology.devices();
+                let launch = |d: DeviceId| topology.get(d.index()).map_or(0.0, |d| d.profile.launch_seconds);
+                engines::fill_whole(&self.plan, apart, &mut entry, &launch);
+            }
+        }
         Ok(entry)
+    }
+
+    /// Notes what the entry of engines will ask of one of kernels, if there is to be one.
+    fn apart(&mut self, spec: &EntrySpec, entries: &[EntrySpec], prepared: Prepared) -> Prepared {
+        let wanted = EntrySpec { granularity: Granularity::Engines, ..spec.clone() };
+        if entries.contains(&wanted) {
+            let Prepared { function, symbols, ahead, units, places } = &prepared;
+            let graph = &self.module.functions[*function].graph;
+            let number = self.plan.entries.len();
+            let apart = Apart::new(graph, (*function, symbols, ahead), units, places, number);
+            self.apart.push((wanted, apart));
+        }
+        prepared
+    }
+
+    /// What is known of the entry of kernels of an entry of engines.
+    fn apart_from(&self, spec: &EntrySpec) -> Result<&Apart> {
+        let found = self.apart.iter().find(|(of, _)| of == spec).map(|(_, apart)| apart);
+        found.ok_or_else(|| {
+            internal("plan.granularity", "an entry of engines comes before the one of kernels")
+                .help("list the entry of kernels for the same sizes first")
+        })
+    }
+
+    /// The entry of the engine regions of an entry of kernels, if there are any. Both have the same caches: if one could not
+    /// be renewed in place, there is no such entry.
+    fn merged(&self, spec: &EntrySpec, remarks: &mut Vec<Remark>) -> Result<Option<Prepared>> {
+        let apart = self.apart_from(spec)?;
+        let function = &self.module.functions[apart.function];
+        let (units, left) = apart.merged(&function.graph, &self.plan.entries[apart.entry].engines);
+        remarks.extend(left.into_iter().map(|message| whole::missed(&function.name, message)));
+        let Some(units) = units else { return Ok(None) };
+        let Apart { symbols, ahead, renewed, .. } = apart;
+        let places = Places::new(
+            function,
+            spec,
+            symbols,
+            ahead,
+            &units,
+            ((self.target, self.options.sharing), renewed),
+        );
+        if places.renewed != *renewed {
+            let why = places.not_renewed.values().next().map_or("", String::as_str);
+            let message =
+                format!("no entry launches engines as a whole: a cache would take two buffers: {why}");
+            remarks.push(whole::missed(&function.name, message));
+            return Ok(None);
+        }
+        let (function, symbols, ahead) = (apart.function, symbols.clone(), ahead.clone());
+        Ok(Some(Prepared { function, symbols, ahead, units, places }))
     }
 
     /// The number of a device by name; the memory of a host becomes a device when it is first asked for.

@@ -4,7 +4,7 @@
 //! (the order of the operations) and on which stream (`stream`). What is left is mechanical: which bytes hold which
 //! value, which copies and events make that true, and where in the arenas the bytes lie.
 //!
-//! - [`plan`] makes the plan of a module for entries at given sizes;
+//! - [`plan`] makes the plan of a module for entries at given sizes, of kernels or of whole engine regions;
 //! - [`conforms`] compares a plan with the module it is for: every operation runs once, on the right operands.
 //!
 //! Invariant: the plan follows the order of commands in which it is built: reading them one after the other gives
@@ -30,6 +30,7 @@ mod places;
 mod ports;
 mod sizes;
 mod units;
+mod whole;
 
 pub use budget::{capacities, overflow};
 pub use caches::{OWN_SOURCES, SOURCES};

@@ -1,6 +1,6 @@
 //! How the plan names values, kernels and buffers.
 
-use crate::units::Unit;
+use crate::units::{Unit, UnitKind};
 use djinn_ir::graph::Definition;
 use djinn_ir::{Function, Graph, ValueId};
 use djinn_plan::ValueRef;
@@ -34,6 +34,9 @@ pub(crate) fn kernel_name(graph: &Graph, unit: &Unit) -> String {
     let mut name = kinds.join("+");
     if unit.ops.len() > SHOWN {
         name.push_str(&format!("+{} more", unit.ops.len() - SHOWN));
+    }
+    if let UnitKind::Engine(number) = unit.kind {
+        name = format!("engine {number}: {name}");
     }
     match unit.ops.last().and_then(|id| graph.op(*id).location.scope.as_deref()) {
         Some(scope) if !scope.is_empty() => format!("{name} @{scope}"),

@@ -53,6 +53,8 @@ impl Places {
         let kept = |name: &str| spec.resident.contains(name);
         let results = graph.results.iter().zip(&function.results);
         let apart: BTreeSet<ValueId> = results.filter(|(_, (name, _))| kept(name)).map(|(v, _)| *v).collect();
+        let is_whole = |u: &&(usize, &Unit)| matches!(u.1.kind, UnitKind::Engine(_));
+        let whole = units.iter().enumerate().filter(|u| is_whole(&u)).map(|(i, _)| i).collect();
         let mut renewals = wanted.clone();
         let mut not_renewed = BTreeMap::new();
         let (storage, shared) = loop {
@@ -60,6 +62,7 @@ impl Places {
                 symbols: Some(symbols),
                 apart: &apart,
                 renewals: &renewals,
+                whole: &whole,
                 ..StorageOptions::default()
             };
             let storage = match sharing {
@@ -170,8 +173,8 @@ fn several_devices(
         let first = graph.op(unit.ops[0]);
         let device = match (unit.kind, first.annotated_str("device")) {
             (UnitKind::Transfer, _) => topology.device_index(first.attrs.str("device")),
-            (UnitKind::Kernel, Some(name)) => topology.device_index(name),
-            (UnitKind::Kernel, None) => Some(0),
+            (_, Some(name)) => topology.device_index(name),
+            (_, None) => Some(0),
         };
         let ops = unit.ops.iter().map(|id| graph.op(*id));
         for v in ops.flat_map(|op| op.operands.iter().chain(&op.results)) {

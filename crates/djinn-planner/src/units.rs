@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 pub enum UnitKind {
     /// Runs operations on a device.
     Kernel,
+    /// Runs the engine region of this number: what it writes shares no bytes with what it reads.
+    Engine(u32),
     /// Copies a value from one device to another: a single `transfer`.
     Transfer,
 }

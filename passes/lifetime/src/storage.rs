@@ -89,10 +89,16 @@ pub struct StorageOptions<'a> {
     /// Values that the caller keeps, and the input that each is to be written over. Where that is not possible,
     /// [`Storage::not_renewed`] says why.
     pub renewals: &'a BTreeMap<ValueId, ValueId>,
+    /// Numbers of units that run as they are and write while they still read: none of their results shares bytes with their
+    /// operands.
+    pub whole: &'a BTreeSet<usize>,
 }
 
 /// No values.
 static NONE: BTreeSet<ValueId> = BTreeSet::new();
+
+/// No units.
+static NO_UNITS: BTreeSet<usize> = BTreeSet::new();
 
 /// No pairs of values.
 static NO_PAIRS: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -111,6 +117,7 @@ impl Default for StorageOptions<'_> {
             symbols: None,
             apart: &NONE,
             renewals: &NO_PAIRS,
+            whole: &NO_UNITS,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Engine regions: what is said of them agrees with the kernels, and they can run one after another.
+//! Engine regions: what is said of them agrees with the kernels, they can run one after another, and where launches are
+//! whole regions, each is one kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Constraint, Report};
-use crate::engine::Engine;
-use crate::plan::{Action, Content, DeviceId, Entry, Operand, Place, Plan, ValueRef, View};
+use super::{Constraint, Range, Report};
+use crate::engine::{Engine, Granularity};
+use crate::plan::{Action, Content, DeviceId, Entry, Kernel, Operand, Place, Plan, ValueRef, View};
 
 /// Sums of figures may differ by so much of themselves: they were added in another order.
 const ROUNDING: f64 = 1e-9;
@@ -20,6 +21,63 @@ pub(super) fn check(plan: &Plan, entry: &Entry, report: &mut Report) {
         figures(entry, engine, report);
     }
     acyclic(entry, &owners, report);
+    if entry.granularity == Granularity::Engines {
+        entry.engines.iter().for_each(|engine| whole(plan, entry, engine, report));
+    }
+}
+
+/// The engine is one kernel that an engine may be launched in place of.
+fn whole(plan: &Plan, entry: &Entry, engine: &Engine, report: &mut Report) {
+    let number = engine.number;
+    let [id] = engine.kernels.as_slice() else {
+        report.add(Constraint::Granularity, || {
+            format!("launches are whole engines, but engine {number} has {} kernels", engine.kernels.len())
+        });
+        return;
+    };
+    // That there is such a kernel is demanded elsewhere.
+    let Some(kernel) = entry.kernels.get(id.index()) else { return };
+    report.demand(kernel.ops == engine.ops, Constraint::Granularity, || {
+        format!("kernel {} '{}' does not run all operations of engine {number}", id.0, kernel.name)
+    });
+    report.demand(kernel.workspace.is_none(), Constraint::Granularity, || {
+        format!("kernel {} '{}' is engine {number} and has a workspace", id.0, kernel.name)
+    });
+    let written: BTreeSet<ValueRef> = kernel.writes.iter().map(|o| o.value).collect();
+    report.demand(written.iter().eq(&engine.outputs), Constraint::Granularity, || {
+        format!("kernel {} '{}' does not write exactly what leaves engine {number}", id.0, kernel.name)
+    });
+    if let Some((read, write)) = overwritten(plan, kernel) {
+        report.add(Constraint::Granularity, || {
+            let (name, id) = (&kernel.name, id.0);
+            format!("kernel {id} '{name}' is engine {number} and writes {write} over {read}, which it reads")
+        });
+    }
+}
+
+/// What a kernel reads, and what it writes over that.
+fn overwritten(plan: &Plan, kernel: &Kernel) -> Option<(ValueRef, ValueRef)> {
+    let ranged = |operands: &[Operand], writes: bool| -> Vec<(Range, bool, ValueRef)> {
+        let ranges = operands.iter().map(|o| (Range::of(plan, &o.view), writes, o.value));
+        ranges.filter(|(range, ..)| !range.is_empty()).collect()
+    };
+    let mut all = ranged(&kernel.reads, false);
+    all.extend(ranged(&kernel.writes, true));
+    all.sort_unstable();
+    // Of each kind, what reaches furthest so far.
+    let mut furthest: [Option<(Range, ValueRef)>; 2] = [None, None];
+    for (range, writes, value) in all {
+        let (own, other) = (usize::from(writes), usize::from(!writes));
+        if let Some((_, theirs)) = furthest[other].filter(|(before, _)| before.overlaps(&range)) {
+            return Some(if writes { (theirs, value) } else { (value, theirs) });
+        }
+        let reaches =
+            |(before, _): &(Range, ValueRef)| (before.arena, before.end) >= (range.arena, range.end);
+        if !furthest[own].as_ref().is_some_and(reaches) {
+            furthest[own] = Some((range, value));
+        }
+    }
+    None
 }
 
 /// The engine of each operation that an engine lists.

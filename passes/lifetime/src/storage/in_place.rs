@@ -16,12 +16,13 @@ impl Assigner<'_> {
             if self.storage.skipped[u] {
                 continue;
             }
+            let whole = self.options.whole.contains(&u);
             for v in self.results_of(u) {
                 if let Some(old) = self.options.renewals.get(&v) {
                     self.renew(u, v, *old);
                 } else if let Some(n) = bound.get(&v) {
                     self.update(u, v, *n);
-                } else if self.options.in_place {
+                } else if self.options.in_place && !whole {
                     self.reuse_operand(u, v);
                 }
             }
@@ -95,6 +96,7 @@ impl Assigner<'_> {
             return;
         }
         let over = self.writer_operand(u, v).or_else(|| self.elementwise_operand(u, v, into));
+        let over = over.filter(|_| !self.options.whole.contains(&u));
         let over = over.filter(|o| !self.overwritten[o.0 as usize]);
         let reads_itself = over.is_none_or(|o| self.root(o) != Some(into));
         // A unit that reads the state in another way than element by element cannot write over it.

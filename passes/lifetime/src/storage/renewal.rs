@@ -57,6 +57,9 @@ impl Assigner<'_> {
         if self.homes[old.0 as usize] != self.device_of(u) {
             return Err("the input is on another device");
         }
+        if self.options.whole.contains(&u) {
+            return Err("what makes it still reads while it writes");
+        }
         if !self.appends(u, v, old) && self.writer_operand(u, v) != Some(old) {
             return Err("what makes it does not append to the input");
         }

@@ -7,7 +7,8 @@ impl Assigner<'_> {
     /// Lets every unit of views alone share the buffers of its operands.
     pub(super) fn views(&mut self) {
         for u in 0..self.units.len() {
-            let Some(places) = self.view_unit(u) else { continue };
+            let whole = self.options.whole.contains(&u);
+            let Some(places) = (!whole).then(|| self.view_unit(u)).flatten() else { continue };
             for (v, root, offset) in places {
                 match self.root(v) {
                     Some(own) => self.merge(own, root, &offset),
@@ -81,7 +82,7 @@ impl Assigner<'_> {
     /// Lets the operands of contiguous concatenations be made at their places in the result.
     pub(super) fn concats(&mut self) {
         for u in 0..self.units.len() {
-            let [id] = self.units[u].as_slice() else { continue };
+            let ([id], false) = (self.units[u].as_slice(), self.options.whole.contains(&u)) else { continue };
             let op = self.graph.op(*id);
             if let Some(places) = self.concat_unit(u, op) {
                 let Some(into) = self.root(op.results[0]) else { continue };

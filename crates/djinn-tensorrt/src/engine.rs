@@ -3,7 +3,7 @@
 use crate::library::Library;
 use crate::log::Messages;
 use crate::lower;
-use crate::network::{Net, Val, refused};
+use crate::network::{Net, Val, dtype_of, refused};
 use crate::profile::Profile;
 use crate::region::Region;
 use djinn_diag::{Diagnostic, Result, unsupported};
@@ -61,8 +61,16 @@ pub struct Layer {
     pub name: String,
     /// TensorRT's word for it.
     pub kind: String,
-    /// Type and sizes of the first result; −1 for sizes known at run time.
+    /// Type and sizes of the first result, such as `f32[?,64]`; `?` for sizes known at run time.
     pub result: String,
+}
+
+impl Layer {
+    /// Number of the operation of the region that it is made for; none for what stands for results alone.
+    pub fn operation(&self) -> Option<u32> {
+        let digits = self.name.strip_prefix("op")?;
+        digits.split_once('.')?.0.parse().ok()
+    }
 }
 
 /// An engine: serialized, with what is known of it.
@@ -216,7 +224,10 @@ fn layers(network: &NetworkDefinition<'_>) -> Vec<Layer> {
         let tensor = layer.output(network, 0).ok();
         let result = tensor.map(|t| {
             let dims = t.dimensions(network).unwrap_or_default();
-            format!("{:?} {dims:?}", t.data_type(network))
+            let dtype = dtype_of(t.data_type(network));
+            let sizes = dims.iter().map(|d| if *d < 0 { "?".to_owned() } else { d.to_string() });
+            let sizes: Vec<String> = sizes.collect();
+            format!("{}[{}]", dtype.map_or("other", djinn_ir::DType::mlir), sizes.join(","))
         });
         let kind = format!("{:?}", layer.layer_type_dynamic());
         Some(Layer {

@@ -14,7 +14,11 @@ const NO_GPU: &str = "CUDA driver version is insufficient";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Messages(Arc<Mutex<Vec<(bool, String)>>>);
 
-struct Collector(Messages);
+struct Collector {
+    messages: Messages,
+    /// Is it news that there is no GPU?
+    needs_gpu: bool,
+}
 
 impl LogHandler for Collector {
     fn log(&self, severity: Severity, message: &str) {
@@ -24,10 +28,10 @@ impl LogHandler for Collector {
             Severity::Info | Severity::Verbose => return,
         };
         // Engines are built without a GPU; that there is none is no news.
-        if message.contains(NO_GPU) {
+        if !self.needs_gpu && message.contains(NO_GPU) {
             return;
         }
-        let mut messages = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.messages.0.lock().unwrap_or_else(PoisonError::into_inner);
         if messages.len() < MAX_MESSAGES {
             messages.push((error, message.trim().to_owned()));
         }
@@ -35,9 +39,19 @@ impl LogHandler for Collector {
 }
 
 impl Messages {
-    /// A logger that writes here.
+    /// A logger of builds that writes here.
     pub(crate) fn logger(&self) -> Result<Logger, trtx::Error> {
-        Logger::new(Collector(self.clone()))
+        Logger::new(Collector { messages: self.clone(), needs_gpu: false })
+    }
+
+    /// A logger of what needs a GPU that writes here.
+    pub(crate) fn logger_of_runs(&self) -> Result<Logger, trtx::Error> {
+        Logger::new(Collector { messages: self.clone(), needs_gpu: true })
+    }
+
+    /// Forgets what was said.
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Everything that was said, as diagnostics.

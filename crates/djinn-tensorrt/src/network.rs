@@ -68,6 +68,11 @@ pub(crate) fn data_type(dtype: DType) -> Result<DataType> {
     })
 }
 
+/// The element type that one of TensorRT is, if it is one.
+pub(crate) fn dtype_of(ty: DataType) -> Option<DType> {
+    DType::ALL.into_iter().find(|d| data_type(*d).is_ok_and(|known| known == ty))
+}
+
 /// Sizes for TensorRT: −1 for symbolic ones.
 pub(crate) fn plain(dims: &[Dim]) -> Vec<i64> {
     dims.iter().map(|d| d.as_const().unwrap_or(-1)).collect()

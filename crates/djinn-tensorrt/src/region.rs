@@ -153,6 +153,21 @@ impl Region {
         &self.function().graph
     }
 
+    /// The operation of the entry function, by position, that an operation of the region stands for.
+    pub fn origin(&self, operation: usize) -> Option<u32> {
+        self.origins.get(operation).map(|(position, _)| *position)
+    }
+
+    /// How many operations its body has.
+    pub fn len(&self) -> usize {
+        self.origins.len()
+    }
+
+    /// Has it no operation?
+    pub fn is_empty(&self) -> bool {
+        self.origins.is_empty()
+    }
+
     /// Equal for regions that one engine serves.
     pub fn key(&self) -> ContentHash {
         program_hash(&self.module)

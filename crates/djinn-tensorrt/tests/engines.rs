@@ -3,7 +3,7 @@
 
 use djinn_ir::{Attrs, DType, Dim, Module, OpKind, SymbolInfo, TensorData, TensorType, attrs};
 use djinn_srg::{SrgBuilder, lower};
-use djinn_tensorrt::{BuildOptions, Engine, Kind, Library, Precision, Region, build};
+use djinn_tensorrt::{BuildOptions, Engine, Kind, Library, Loaded, PortInfo, Precision, Region, build};
 
 fn library(test: &str) -> Option<Library> {
     match Library::load() {
@@ -335,4 +335,30 @@ fn the_same_region_gives_the_same_network() {
     let second = engine(&library, &module).expect("an engine");
     assert_eq!(first.layers, second.layers);
     let _ = TensorData::from_f32(&[], &[0.0]);
+}
+
+/// Needs neither a GPU nor a driver: without them the refusal is what is tested.
+#[test]
+fn engines_load_or_say_why_not() {
+    let Some(library) = library("engines_load_or_say_why_not") else { return };
+    let module = program(OpKind::Relu, &["f32 n 4"], Attrs::new());
+    let built = engine(&library, &module).expect("an engine");
+    match Loaded::new(&library, &built.bytes) {
+        Ok(loaded) => {
+            let names = |ports: &[PortInfo]| ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+            assert_eq!(
+                (names(loaded.inputs()), names(loaded.outputs())),
+                (vec!["i0".into()], vec!["o0".into()])
+            );
+            assert_eq!(loaded.inputs()[0].shape, [-1, 4]);
+        }
+        Err(error) => {
+            println!("engines_load_or_say_why_not: {error}");
+            assert_eq!(error.code, "tensorrt.load");
+            assert!(error.help.is_some());
+        }
+    }
+    for wrong in [&[][..], b"no engine", &built.bytes[..built.bytes.len() / 2]] {
+        assert_eq!(Loaded::new(&library, wrong).expect_err("refused").code, "tensorrt.load");
+    }
 }

@@ -152,14 +152,18 @@ impl Background {
     }
 }
 
+impl Background {
+    /// Forgets what is queued and asks running builders to give up, without waiting for them. What one gives all the same
+    /// is kept, if the process lives so long.
+    pub fn abandon(mut self) {
+        self.shared.close();
+        self.threads.clear();
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
-        let mut inner = self.shared.lock();
-        inner.closing = true;
-        inner.queue.clear();
-        inner.jobs.values().for_each(|job| job.context.cancel());
-        drop(inner);
-        self.shared.work.notify_all();
+        self.shared.close();
         for thread in self.threads.drain(..) {
             // Builders' panics were caught.
             let _ = thread.join();
@@ -170,6 +174,16 @@ impl Drop for Background {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the threads end.
+    fn close(&self) {
+        let mut inner = self.lock();
+        inner.closing = true;
+        inner.queue.clear();
+        inner.jobs.values().for_each(|job| job.context.cancel());
+        drop(inner);
+        self.work.notify_all();
     }
 
     /// What each thread does until the end.

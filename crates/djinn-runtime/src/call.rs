@@ -6,10 +6,11 @@ use crate::events::lock;
 use crate::execute::Run;
 use crate::jit::{Fused, FusedParam};
 use crate::launch::{Frame, Held};
-use crate::memory::{Bytes, BytesMut};
+use crate::memory::{Bytes, BytesMut, Store};
 use crate::resolve::{byte_size, type_of, wrong};
 use djinn_diag::{Context, Result, input, internal};
-use djinn_ir::{Attrs, Dim, OpId, TensorData, TensorType, infer};
+use djinn_interp::Env;
+use djinn_ir::{Attrs, Dim, Graph, OpId, TensorData, TensorType, infer};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 
@@ -71,12 +72,13 @@ impl Run<'_> {
                     };
                 }
                 FusedParam::Scratch(elements, size) => {
-                    let bytes =
-                        u64::try_from(value(frame, elements)?).ok().and_then(|n| n.checked_mul(*size as u64));
+                    let bytes = u64::try_from(size_of(elements, &frame.env)?)
+                        .ok()
+                        .and_then(|n| n.checked_mul(*size as u64));
                     work.push(scratch(bytes.unwrap_or(u64::MAX))?);
                     addresses[i] = work.last_mut().map_or(std::ptr::null_mut(), |w| w.as_mut_ptr().cast());
                 }
-                FusedParam::Size(dim) => sizes[i] = value(frame, dim)?,
+                FusedParam::Size(dim) => sizes[i] = size_of(dim, &frame.env)?,
             }
         }
         let arguments = fused.params.iter().zip(addresses.iter_mut().zip(&mut sizes));
@@ -115,43 +117,43 @@ impl Run<'_> {
             return Ok(());
         }
         for op in &fused.ops {
-            self.check_op(*op, frame)?;
+            check_op(self.graph(), *op, &frame.env)?;
         }
         *checked = Some(sizes);
         Ok(())
     }
-
-    fn check_op(&self, id: OpId, frame: &Frame) -> Result<()> {
-        let graph = self.graph();
-        let op = graph.get_op(id).ok_or_else(|| wrong("an operation is not there"))?;
-        let concrete = |v: &djinn_ir::ValueId| -> Result<TensorType> {
-            let ty = type_of(graph, *v)?;
-            Ok(TensorType::new(ty.dtype, frame.env.shape(ty)?.into_iter().map(Dim::from)))
-        };
-        let operands = op.operands.iter().map(concrete).collect::<Result<Vec<_>>>()?;
-        let attrs = concretize(&op.attrs, frame)?;
-        let types = infer::infer(op.kind, &operands.iter().collect::<Vec<_>>(), &attrs, &op.regions)
-            .at(|| format!("operation '{}'", op.kind.name()))?;
-        for (ty, v) in types.iter().zip(&op.results) {
-            let declared = concrete(v)?;
-            if *ty != declared {
-                let message =
-                    format!("'{}' gives {ty} for these sizes where its type says {declared}", op.kind.name());
-                return Err(input("runtime.sizes", message));
-            }
-        }
-        Ok(())
-    }
 }
 
-fn concretize(attrs: &Attrs, frame: &Frame) -> Result<Attrs> {
+/// Does an operation go together for these sizes?
+pub(crate) fn check_op(graph: &Graph, id: OpId, env: &Env) -> Result<()> {
+    let op = graph.get_op(id).ok_or_else(|| wrong("an operation is not there"))?;
+    let concrete = |v: &djinn_ir::ValueId| -> Result<TensorType> {
+        let ty = type_of(graph, *v)?;
+        Ok(TensorType::new(ty.dtype, env.shape(ty)?.into_iter().map(Dim::from)))
+    };
+    let operands = op.operands.iter().map(concrete).collect::<Result<Vec<_>>>()?;
+    let attrs = concretize(&op.attrs, env)?;
+    let types = infer::infer(op.kind, &operands.iter().collect::<Vec<_>>(), &attrs, &op.regions)
+        .at(|| format!("operation '{}'", op.kind.name()))?;
+    for (ty, v) in types.iter().zip(&op.results) {
+        let declared = concrete(v)?;
+        if *ty != declared {
+            let message =
+                format!("'{}' gives {ty} for these sizes where its type says {declared}", op.kind.name());
+            return Err(input("runtime.sizes", message));
+        }
+    }
+    Ok(())
+}
+
+fn concretize(attrs: &Attrs, env: &Env) -> Result<Attrs> {
     use djinn_ir::Attr;
     let mut out = attrs.clone();
     for (name, attr) in attrs.iter() {
         match attr {
-            Attr::Dim(dim) => out.set(name.to_owned(), Dim::from(value(frame, dim)?)),
+            Attr::Dim(dim) => out.set(name.to_owned(), Dim::from(size_of(dim, env)?)),
             Attr::Dims(dims) => {
-                let dims: Result<Vec<Dim>> = dims.iter().map(|d| value(frame, d).map(Dim::from)).collect();
+                let dims: Result<Vec<Dim>> = dims.iter().map(|d| size_of(d, env).map(Dim::from)).collect();
                 out.set(name.to_owned(), dims?);
             }
             _ => {}
@@ -160,8 +162,9 @@ fn concretize(attrs: &Attrs, frame: &Frame) -> Result<Attrs> {
     Ok(out)
 }
 
-fn value(frame: &Frame, dim: &Dim) -> Result<i64> {
-    frame.env.eval(dim).ok_or_else(|| input("interp.symbol", format!("the size {dim} has no value here")))
+/// The value of a size.
+pub(crate) fn size_of(dim: &Dim, env: &Env) -> Result<i64> {
+    env.eval(dim).ok_or_else(|| input("interp.symbol", format!("the size {dim} has no value here")))
 }
 
 /// Memory for so many bytes on the boundary of words.

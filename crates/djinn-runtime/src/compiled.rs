@@ -5,17 +5,41 @@
 //! everything has been read, which is what [`djinn_plan::Kernel::writes`] asks for.
 
 use crate::code::{EntryCode, KernelCode};
-use crate::jit::{self, Fused, KernelReport, Lowered, Texts};
+use crate::jit::{Fused, HostCode, KernelReport};
 use crate::resolve::Slot;
 use djinn_blas::Operation;
-use djinn_ir::{Graph, Module, OpId, OpKind, TensorType, ValueId};
+use djinn_ir::{Graph, Module, Op, OpId, OpKind, TensorType, ValueId};
 use djinn_kernel::Group;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+/// How the steps of kernels become code of some machine.
+pub(crate) trait Lowering {
+    /// Code before it is compiled.
+    type Lowered;
+    /// Code of several operations.
+    type Fused;
+    /// What is kept of a library call from run to run.
+    type Library: Default;
+
+    /// Lowers a group; `None` if that is not supported. For `aliases` see [`djinn_kernel::lower_host`].
+    fn lower(&mut self, group: &Group, aliases: &[(usize, usize)]) -> Option<Self::Lowered>;
+
+    /// Does a library have this operation?
+    fn has_library(&self, op: &Op) -> bool;
+
+    /// The code of a lowered group, if there is any; `local` gives the number of a value.
+    fn code(
+        &self,
+        lowered: &Self::Lowered,
+        ops: Vec<OpId>,
+        local: &dyn Fn(ValueId) -> Option<usize>,
+    ) -> Option<Self::Fused>;
+}
+
 /// A kernel as steps.
-pub(crate) struct Compiled {
-    pub(crate) steps: Vec<StepCode>,
+pub(crate) struct Compiled<F = Fused, L = LaidOut> {
+    pub(crate) steps: Vec<StepCode<F, L>>,
     /// First the reads of the kernel in their order, then what its steps make.
     pub(crate) locals: Vec<Local>,
     /// Writes of the kernel that are made elsewhere and moved: number of the local and of the write.
@@ -42,20 +66,20 @@ pub(crate) enum Home {
 }
 
 /// What a step does. Operations are numbers among those of the kernel, values are numbers of locals.
-pub(crate) struct StepCode {
-    pub(crate) work: StepWork,
+pub(crate) struct StepCode<F = Fused, L = LaidOut> {
+    pub(crate) work: StepWork<F, L>,
     pub(crate) operands: Vec<usize>,
     pub(crate) results: Vec<usize>,
 }
 
 /// The work of a step.
-pub(crate) enum StepWork {
+pub(crate) enum StepWork<F = Fused, L = LaidOut> {
     /// A call of the library.
-    Library { op: usize, laid_out: LaidOut },
+    Library { op: usize, laid_out: L },
     /// An operation that is evaluated.
     Evaluate { op: usize },
     /// Compiled code for several operations.
-    Fused(Fused),
+    Fused(F),
 }
 
 /// The shapes that a library operation was laid out for, and the outcome.
@@ -85,25 +109,30 @@ impl LaidOut {
     }
 }
 
-/// Makes steps of the kernels of all entries, and compiles what can be. Under `poison`, nothing is written over what is
+/// Makes steps of the kernels of all entries but those that are `skipped`, and compiles what can be. Under `poison`, nothing is written over what is
 /// read, so that what is read can be poisoned first.
-pub(crate) fn compile_kernels(program: &Module, entries: &mut [EntryCode], poison: bool) -> KernelReport {
-    let mut texts = Texts::default();
-    let mut plans: Vec<Vec<Planned>> = Vec::new();
-    for entry in &*entries {
+pub(crate) fn compile_kernels(
+    program: &Module,
+    entries: &mut [EntryCode],
+    poison: bool,
+    skipped: &[bool],
+) -> KernelReport {
+    let mut code = HostCode::default();
+    let mut plans: Vec<Vec<Planned<_>>> = Vec::new();
+    let wanted = |number: usize| skipped.get(number) != Some(&true);
+    for (_, entry) in entries.iter().enumerate().filter(|(n, _)| wanted(*n)) {
         let graph = &entry.table.function(program).graph;
         for kernel in &entry.kernels {
-            plans.push(plan_steps(graph, kernel, poison, &mut texts));
+            plans.push(plan_steps(graph, kernel, !poison, &mut code));
         }
     }
-    let (functions, mut report) = jit::compile(texts);
+    let mut report = code.compile();
     let mut plans = plans.into_iter();
-    for entry in entries {
+    for (_, entry) in entries.iter_mut().enumerate().filter(|(n, _)| wanted(*n)) {
         let graph = &entry.table.function(program).graph;
         for kernel in &mut entry.kernels {
             let planned = plans.next().unwrap_or_default();
-            let builder = Builder::new(graph, kernel);
-            kernel.compiled = builder.and_then(|builder| builder.build(planned, &functions, &mut report));
+            kernel.compiled = build(graph, kernel, planned, &code, &mut report);
         }
         entry.is_flat = entry.kernels.iter().all(|kernel| is_flat(graph, kernel));
     }
@@ -116,7 +145,7 @@ fn is_flat(graph: &Graph, kernel: &KernelCode) -> bool {
 }
 
 /// A step before anything is compiled.
-enum Planned {
+pub(crate) enum Planned<T> {
     Library(OpId),
     Evaluate(OpId),
     /// The operations, what they read and write, their kernel, and the numbers of writes of the whole kernel that it
@@ -125,12 +154,18 @@ enum Planned {
         ops: Vec<OpId>,
         reads: Vec<ValueId>,
         writes: Vec<ValueId>,
-        lowered: Lowered,
+        lowered: T,
         over: Vec<usize>,
     },
 }
 
-fn plan_steps(graph: &Graph, kernel: &KernelCode, poison: bool, texts: &mut Texts) -> Vec<Planned> {
+/// The steps of a kernel. If `in_place`, a step may write over what it reads.
+pub(crate) fn plan_steps<C: Lowering>(
+    graph: &Graph,
+    kernel: &KernelCode,
+    in_place: bool,
+    code: &mut C,
+) -> Vec<Planned<C::Lowered>> {
     let ops: Vec<OpId> = kernel.ops.iter().map(|code| code.op).collect();
     let reads: Vec<ValueId> = kernel.reads.iter().map(|r| r.value).collect();
     let writes: Vec<ValueId> = kernel.writes.iter().map(|w| w.to.value).collect();
@@ -138,25 +173,26 @@ fn plan_steps(graph: &Graph, kernel: &KernelCode, poison: bool, texts: &mut Text
     let mut planned = Vec::with_capacity(steps.len());
     for (number, step) in steps.iter().enumerate() {
         match step {
-            djinn_kernel::Step::Library { op } => planned.push(Planned::Library(*op)),
-            djinn_kernel::Step::Evaluate { op } => planned.push(single(graph, *op)),
-            djinn_kernel::Step::Fused { ops, .. } if ops.iter().all(|op| is_library(graph, *op)) => {
+            djinn_kernel::Step::Library { op } | djinn_kernel::Step::Evaluate { op } => {
+                planned.push(single(graph, *op, code));
+            }
+            djinn_kernel::Step::Fused { ops, .. } if ops.iter().all(|op| is_library(graph, *op, code)) => {
                 planned.extend(ops.iter().map(|op| Planned::Library(*op)));
             }
             djinn_kernel::Step::Fused { ops, reads, writes } => {
                 let group = Group { graph, ops, reads, writes };
                 let later = operands_after(graph, &steps[number + 1..]);
-                let pairs = if poison { Vec::new() } else { overwritten(kernel, &group, &later) };
+                let pairs = if in_place { overwritten(kernel, &group, &later) } else { Vec::new() };
                 let aliases: Vec<(usize, usize)> = pairs.iter().map(|p| (p.0, p.1)).collect();
                 let over = pairs.iter().map(|p| p.2).collect();
-                let with = texts.lower(&group, &aliases).map(|lowered| (lowered, over));
-                let lowered = with.or_else(|| Some((texts.lower(&group, &[])?, Vec::new())));
+                let with = code.lower(&group, &aliases).map(|lowered| (lowered, over));
+                let lowered = with.or_else(|| Some((code.lower(&group, &[])?, Vec::new())));
                 match lowered {
                     Some((lowered, over)) => {
                         let (ops, reads, writes) = (ops.clone(), reads.clone(), writes.clone());
                         planned.push(Planned::Fused { ops, reads, writes, lowered, over });
                     }
-                    None => planned.extend(ops.iter().map(|op| single(graph, *op))),
+                    None => planned.extend(ops.iter().map(|op| single(graph, *op, code))),
                 }
             }
         }
@@ -164,12 +200,24 @@ fn plan_steps(graph: &Graph, kernel: &KernelCode, poison: bool, texts: &mut Text
     planned
 }
 
-fn is_library(graph: &Graph, op: OpId) -> bool {
-    graph.get_op(op).is_some_and(|op| djinn_blas::supports(op.kind))
+fn is_library<C: Lowering>(graph: &Graph, op: OpId, code: &C) -> bool {
+    graph.get_op(op).is_some_and(|op| code.has_library(op))
 }
 
-fn single(graph: &Graph, op: OpId) -> Planned {
-    if is_library(graph, op) { Planned::Library(op) } else { Planned::Evaluate(op) }
+/// An operation by itself: a library call if there is one, else code if there can be, else evaluated.
+fn single<C: Lowering>(graph: &Graph, id: OpId, code: &mut C) -> Planned<C::Lowered> {
+    let Some(op) = graph.get_op(id) else { return Planned::Evaluate(id) };
+    if code.has_library(op) {
+        return Planned::Library(id);
+    }
+    let mut reads = op.operands.clone();
+    reads.sort_unstable();
+    reads.dedup();
+    let (ops, writes) = (vec![id], op.results.clone());
+    match code.lower(&Group { graph, ops: &ops, reads: &reads, writes: &writes }, &[]) {
+        Some(lowered) => Planned::Fused { ops, reads, writes, lowered, over: Vec::new() },
+        None => Planned::Evaluate(id),
+    }
 }
 
 /// The values that some steps read.
@@ -203,24 +251,32 @@ fn overwritten(kernel: &KernelCode, group: &Group, later: &BTreeSet<ValueId>) ->
     pairs
 }
 
-struct Builder<'a> {
-    graph: &'a Graph,
-    kernel: &'a KernelCode,
-    locals: Vec<Local>,
-    numbers: BTreeMap<ValueId, usize>,
-    steps: Vec<StepCode>,
+/// Puts the planned steps of a kernel together with their code; `None` if they do not hold together.
+pub(crate) fn build<C: Lowering>(
+    graph: &Graph,
+    kernel: &KernelCode,
+    planned: Vec<Planned<C::Lowered>>,
+    code: &C,
+    report: &mut KernelReport,
+) -> Option<Compiled<C::Fused, C::Library>> {
+    let (locals, numbers, steps) = Default::default();
+    let mut builder = Builder { graph, kernel, code, locals, numbers, steps };
+    for (i, read) in kernel.reads.iter().enumerate() {
+        builder.add(read.value, Home::Read(i))?;
+    }
+    builder.build(planned, report)
 }
 
-impl<'a> Builder<'a> {
-    fn new(graph: &'a Graph, kernel: &'a KernelCode) -> Option<Builder<'a>> {
-        let (locals, numbers, steps) = Default::default();
-        let mut builder = Builder { graph, kernel, locals, numbers, steps };
-        for (i, read) in kernel.reads.iter().enumerate() {
-            builder.add(read.value, Home::Read(i))?;
-        }
-        Some(builder)
-    }
+struct Builder<'a, C: Lowering> {
+    graph: &'a Graph,
+    kernel: &'a KernelCode,
+    code: &'a C,
+    locals: Vec<Local>,
+    numbers: BTreeMap<ValueId, usize>,
+    steps: Vec<StepCode<C::Fused, C::Library>>,
+}
 
+impl<C: Lowering> Builder<'_, C> {
     fn add(&mut self, value: ValueId, home: Home) -> Option<usize> {
         let ty = self.graph.get_value(value)?.ty.clone();
         let fixed = ty.const_shape();
@@ -236,29 +292,22 @@ impl<'a> Builder<'a> {
 
     fn build(
         mut self,
-        planned: Vec<Planned>,
-        functions: &jit::Functions,
+        planned: Vec<Planned<C::Lowered>>,
         report: &mut KernelReport,
-    ) -> Option<Compiled> {
+    ) -> Option<Compiled<C::Fused, C::Library>> {
         let mut over = BTreeSet::new();
         for step in planned {
             match step {
                 Planned::Library(op) => self.add_op(op, true, report)?,
                 Planned::Evaluate(op) => self.add_op(op, false, report)?,
                 Planned::Fused { ops, reads, writes, lowered, over: written_over } => {
-                    let Some(function) = functions.get(&lowered) else {
+                    let Some(results) = self.add_fused(&ops, (&reads, &writes), &lowered)? else {
                         for op in ops {
-                            self.add_op(op, is_library(self.graph, op), report)?;
+                            self.add_op(op, is_library(self.graph, op, self.code), report)?;
                         }
                         continue;
                     };
-                    let operands = self.numbers_of(&reads)?;
-                    for v in &writes {
-                        self.add(*v, Home::Scratch)?;
-                    }
-                    let results = self.numbers_of(&writes)?;
-                    let fused = Fused::new(function, &lowered, ops, &|v| self.numbers.get(&v).copied())?;
-                    self.steps.push(StepCode { work: StepWork::Fused(fused), operands, results });
+                    self.steps.push(results);
                     report.fused += 1;
                     over.extend(written_over);
                 }
@@ -268,6 +317,29 @@ impl<'a> Builder<'a> {
         Some(Compiled { steps: self.steps, locals: self.locals, moved })
     }
 
+    /// A step of compiled code; the inner `None` if there is none.
+    #[allow(clippy::type_complexity, reason = "used in one place")]
+    fn add_fused(
+        &mut self,
+        ops: &[OpId],
+        (reads, writes): (&[ValueId], &[ValueId]),
+        lowered: &C::Lowered,
+    ) -> Option<Option<StepCode<C::Fused, C::Library>>> {
+        let operands = self.numbers_of(reads)?;
+        let before = (self.locals.len(), self.numbers.clone());
+        for v in writes {
+            self.add(*v, Home::Scratch)?;
+        }
+        let results = self.numbers_of(writes)?;
+        let numbers = &self.numbers;
+        let Some(code) = self.code.code(lowered, ops.to_vec(), &|v| numbers.get(&v).copied()) else {
+            self.locals.truncate(before.0);
+            self.numbers = before.1;
+            return Some(None);
+        };
+        Some(Some(StepCode { work: StepWork::Fused(code), operands, results }))
+    }
+
     fn add_op(&mut self, id: OpId, library: bool, report: &mut KernelReport) -> Option<()> {
         let op = self.graph.get_op(id)?;
         let number = self.kernel.ops.iter().position(|code| code.op == id)?;
@@ -275,7 +347,7 @@ impl<'a> Builder<'a> {
         let results =
             op.results.iter().map(|v| self.add(*v, Home::Scratch)).collect::<Option<Vec<usize>>>()?;
         let work = match library {
-            true => StepWork::Library { op: number, laid_out: LaidOut::default() },
+            true => StepWork::Library { op: number, laid_out: C::Library::default() },
             false => StepWork::Evaluate { op: number },
         };
         *if library { &mut report.library } else { &mut report.evaluated } += 1;

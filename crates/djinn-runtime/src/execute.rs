@@ -4,19 +4,20 @@ use crate::code::{CopyCode, End, EntryCode, KernelCode, OpCode, OperandCode, Pla
 use crate::constants::{check_results, op_place};
 use crate::events::{Board, lock};
 use crate::hazard::Access;
-use crate::launch::{Clocks, WorkTimes, clocked};
+use crate::launch::{Clocks, clocked};
 use crate::links::Links;
-use crate::memory::{Memory, POISON};
+use crate::machine::Ran;
+use crate::memory::{Memory, POISON, Store};
 use crate::output::Span;
 use crate::resolve::{Slot, byte_size, type_of, wrong};
 use crate::symbols;
-use djinn_diag::{Context, Diagnostic, Result, internal};
+use djinn_diag::{Context, Result, internal};
 use djinn_interp::{Env, eval_op};
 use djinn_ir::{Graph, Module, TensorData, ValueId};
 use djinn_plan::{StreamId, SymbolRange};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Stack of a stream's thread: regions inside regions are evaluated recursively.
@@ -27,23 +28,12 @@ pub(crate) struct Run<'a> {
     pub(crate) setting: Setting<'a>,
     pub(crate) env: Mutex<Env>,
     /// By output: what commands have copied to the caller.
-    pub(crate) outputs: Vec<Mutex<Option<TensorData>>>,
+    outputs: Vec<Mutex<Option<TensorData>>>,
     /// By piece of a buffer: commands that have not accessed it yet.
     left: Vec<AtomicU32>,
     board: Board,
     start: Instant,
     pub(crate) clocks: Clocks,
-}
-
-/// What the streams did.
-pub(crate) struct Finished {
-    /// In the order of the commands.
-    pub(crate) trace: Vec<Span>,
-    /// By command; `None` for those that did not run.
-    pub(crate) accesses: Vec<Option<Vec<Access>>>,
-    pub(crate) elapsed_ns: u64,
-    pub(crate) work: WorkTimes,
-    pub(crate) failure: Option<Box<Diagnostic>>,
 }
 
 /// What one stream did.
@@ -83,7 +73,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs all streams to their ends.
-    pub(crate) fn execute(&mut self) -> Finished {
+    pub(crate) fn execute(mut self) -> Ran {
         self.start = Instant::now();
         let logs = self.run_streams();
         let elapsed_ns = self.now();
@@ -98,7 +88,11 @@ impl<'a> Run<'a> {
         }
         trace.sort_by_key(|span| span.command);
         let work = self.clocks.read();
-        Finished { trace, accesses, elapsed_ns, work, failure: board.into_failure() }
+        let taken = |output: Mutex<_>| output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let outputs = self.outputs.into_iter().map(taken).collect();
+        let env = self.env.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let failure = board.into_failure();
+        Ran { outputs, env, trace, accesses, elapsed_ns, work, failure, ..Ran::default() }
     }
 
     fn run_streams(&self) -> Vec<Log> {
@@ -222,14 +216,14 @@ impl<'a> Run<'a> {
     pub(crate) fn release(&self, pieces: &[usize]) {
         for number in pieces {
             if self.left[*number].fetch_sub(1, AcqRel) == 1 && self.setting.poison {
-                self.setting.memory.fill(&self.setting.code.pieces[*number].slot, POISON);
+                let _ = self.setting.memory.fill(&self.setting.code.pieces[*number].slot, POISON);
             }
         }
     }
 
     pub(crate) fn scribble(&self, workspace: Option<&Slot>) {
         if let Some(slot) = workspace.filter(|_| self.setting.poison) {
-            self.setting.memory.fill(slot, POISON);
+            let _ = self.setting.memory.fill(slot, POISON);
         }
     }
 

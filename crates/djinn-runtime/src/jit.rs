@@ -1,7 +1,8 @@
 //! Compiled code for kernels: lowered to MLIR (`djinn_kernel`), compiled once for each distinct text (`djinn_mlir`).
 
+use crate::compiled::{LaidOut, Lowering};
 use djinn_diag::Diagnostic;
-use djinn_ir::{Dim, OpId, ValueId};
+use djinn_ir::{Dim, Op, OpId, ValueId};
 use djinn_kernel::{Group, Param};
 use djinn_mlir::{Compiler, Jit, JitFunction};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ const NAME: &str = "djinn_kernel";
 /// How the kernels of a runtime are run.
 #[derive(Debug, Clone, Default)]
 pub struct KernelReport {
+    /// The GPUs that run them, such as `cuda:0 NVIDIA H200`; none on the host.
+    pub devices: Vec<String>,
     /// Steps that are compiled code, by all kernels of all entries.
     pub fused: usize,
     /// Steps that are library calls.
@@ -26,6 +29,10 @@ pub struct KernelReport {
     pub functions: usize,
     /// Seconds that compiling took.
     pub compile_seconds: f64,
+    /// Kernels that engines run.
+    pub engines: usize,
+    /// On a GPU: operations that no kernel does, with the reason, and how often they occur.
+    pub refused: BTreeMap<String, usize>,
     /// Why there is no compiled code, or not for everything.
     pub problems: Vec<Box<Diagnostic>>,
 }
@@ -36,52 +43,81 @@ pub(crate) struct Lowered {
     params: Vec<Param>,
 }
 
-/// Distinct texts of functions.
+/// Code for the host: distinct texts of functions, and these compiled.
 #[derive(Default)]
-pub(crate) struct Texts {
+pub(crate) struct HostCode {
     numbers: BTreeMap<String, usize>,
+    functions: Vec<Option<JitFunction>>,
 }
 
-impl Texts {
-    /// Lowers a group; `None` if that is not supported.
-    pub(crate) fn lower(&mut self, group: &Group, aliases: &[(usize, usize)]) -> Option<Lowered> {
+impl HostCode {
+    /// Compiles everything that was lowered.
+    pub(crate) fn compile(&mut self) -> KernelReport {
+        let start = Instant::now();
+        let mut report = KernelReport::default();
+        self.functions = vec![None; self.numbers.len()];
+        let texts = std::mem::take(&mut self.numbers);
+        let mut named: Vec<(usize, String)> =
+            texts.into_iter().map(|(text, n)| (n, rename(&text, n))).collect();
+        named.sort();
+        if !named.is_empty() {
+            match Compiler::load() {
+                Ok(compiler) => {
+                    for part in named.chunks(MODULE_FUNCTIONS) {
+                        compile_part(&compiler, part, &mut self.functions, &mut report);
+                    }
+                }
+                Err(missing) => report.problems.push(missing),
+            }
+        }
+        report.functions = self.functions.iter().flatten().count();
+        report.compile_seconds = start.elapsed().as_secs_f64();
+        report
+    }
+}
+
+impl Lowering for HostCode {
+    type Lowered = Lowered;
+    type Fused = Fused;
+    type Library = LaidOut;
+
+    fn lower(&mut self, group: &Group, aliases: &[(usize, usize)]) -> Option<Lowered> {
         let kernel = djinn_kernel::lower_host(group, NAME, aliases).ok()?;
         let next = self.numbers.len();
         let text = *self.numbers.entry(kernel.mlir).or_insert(next);
         Some(Lowered { text, params: kernel.params })
     }
-}
 
-/// Compiled functions by number of their text.
-pub(crate) struct Functions(Vec<Option<JitFunction>>);
+    fn has_library(&self, op: &Op) -> bool {
+        djinn_blas::supports(op.kind)
+    }
 
-impl Functions {
-    pub(crate) fn get(&self, lowered: &Lowered) -> Option<JitFunction> {
-        self.0.get(lowered.text)?.clone()
+    fn code(
+        &self,
+        lowered: &Lowered,
+        ops: Vec<OpId>,
+        local: &dyn Fn(ValueId) -> Option<usize>,
+    ) -> Option<Fused> {
+        let function = self.functions.get(lowered.text)?.clone()?;
+        let params = step_params(&lowered.params, local)?;
+        Some(Fused { function, params, ops, checked: Mutex::new(None) })
     }
 }
 
-/// Compiles all texts.
-pub(crate) fn compile(texts: Texts) -> (Functions, KernelReport) {
-    let start = Instant::now();
-    let mut report = KernelReport::default();
-    let mut functions: Vec<Option<JitFunction>> = vec![None; texts.numbers.len()];
-    let mut named: Vec<(usize, String)> =
-        texts.numbers.into_iter().map(|(text, n)| (n, rename(&text, n))).collect();
-    named.sort();
-    if !named.is_empty() {
-        match Compiler::load() {
-            Ok(compiler) => {
-                for part in named.chunks(MODULE_FUNCTIONS) {
-                    compile_part(&compiler, part, &mut functions, &mut report);
-                }
-            }
-            Err(missing) => report.problems.push(missing),
-        }
-    }
-    report.functions = functions.iter().flatten().count();
-    report.compile_seconds = start.elapsed().as_secs_f64();
-    (Functions(functions), report)
+/// The parameters of a function, with numbers of values.
+pub(crate) fn step_params(
+    params: &[Param],
+    local: &dyn Fn(ValueId) -> Option<usize>,
+) -> Option<Vec<FusedParam>> {
+    let param = |param: &Param| {
+        Some(match param {
+            Param::Read(v) => FusedParam::Read(local(*v)?),
+            Param::Write(v) => FusedParam::Write(local(*v)?),
+            Param::Scratch { elements, dtype } => FusedParam::Scratch(elements.clone(), dtype.size()),
+            Param::Size(dim) => FusedParam::Size(dim.clone()),
+        })
+    };
+    params.iter().map(param).collect()
 }
 
 fn name(number: usize) -> String {
@@ -134,25 +170,4 @@ pub(crate) enum FusedParam {
     Scratch(Dim, usize),
     /// A size.
     Size(Dim),
-}
-
-impl Fused {
-    /// Compiled code for these operations; `local` gives the number of a value.
-    pub(crate) fn new(
-        function: JitFunction,
-        lowered: &Lowered,
-        ops: Vec<OpId>,
-        local: &dyn Fn(ValueId) -> Option<usize>,
-    ) -> Option<Fused> {
-        let param = |param: &Param| {
-            Some(match param {
-                Param::Read(v) => FusedParam::Read(local(*v)?),
-                Param::Write(v) => FusedParam::Write(local(*v)?),
-                Param::Scratch { elements, dtype } => FusedParam::Scratch(elements.clone(), dtype.size()),
-                Param::Size(dim) => FusedParam::Size(dim.clone()),
-            })
-        };
-        let params = lowered.params.iter().map(param).collect::<Option<_>>()?;
-        Some(Fused { function, params, ops, checked: Mutex::new(None) })
-    }
 }

@@ -1,6 +1,6 @@
 //! Values that runs leave on their devices: inputs and outputs that stay there.
 
-use crate::memory::Memory;
+use crate::memory::Store;
 use crate::resolve::{Slot, byte_size};
 use djinn_diag::Result;
 use djinn_ir::{DType, TensorData, TensorType};
@@ -25,7 +25,7 @@ impl KeptValues {
     }
 
     /// The value at a slot as data.
-    pub(crate) fn load(&self, slot: &Slot, memory: &Memory) -> Result<Option<TensorData>> {
+    pub(crate) fn load(&self, slot: &Slot, memory: &dyn Store) -> Result<Option<TensorData>> {
         let Some(kept) = self.at(slot) else { return Ok(None) };
         let shape = kept.shape.iter().map(|n| (*n as i64).into()).collect();
         let ty = TensorType { dtype: kept.dtype, shape };

@@ -6,7 +6,7 @@ use crate::constants::{check_results, op_place};
 use crate::events::lock;
 use crate::execute::Run;
 use crate::hazard::Access;
-use crate::memory::{Bytes, BytesMut};
+use crate::memory::{Bytes, BytesMut, Store};
 use crate::resolve::{byte_size, wrong};
 use crate::symbols;
 use djinn_blas::Operation;

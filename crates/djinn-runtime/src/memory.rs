@@ -61,7 +61,31 @@ impl BytesMut<'_> {
     }
 }
 
-/// All memory of a plan.
+/// The arenas of a plan, wherever they are.
+pub(crate) trait Store {
+    /// Places the value of a constant buffer.
+    fn set_constant(&mut self, slot: &Slot, value: &TensorData) -> Result<()>;
+
+    /// The tensor of this type and shape at the start of a slot.
+    fn load(&self, slot: &Slot, ty: &TensorType, shape: Vec<usize>) -> Result<TensorData>;
+
+    /// Writes a value to the start of a slot.
+    fn store(&self, slot: &Slot, bytes: &[u8]) -> Result<()>;
+
+    /// Fills a slot with this byte.
+    fn fill(&self, slot: &Slot, byte: u8) -> Result<()>;
+
+    /// Is there room for so many bytes in a slot?
+    fn check_room(&self, slot: &Slot, bytes: u64) -> Result<()> {
+        if bytes > slot.bytes {
+            let message = format!("a value takes {bytes} bytes, but its view has {}", slot.bytes);
+            return Err(wrong(message).at(format!("buffer {}", slot.buffer)));
+        }
+        Ok(())
+    }
+}
+
+/// The memory of the host as the memory of all devices of a plan.
 pub(crate) struct Memory {
     /// `None`: the arena holds nothing but constants, which stand in `held`.
     arenas: Vec<Option<Arena>>,
@@ -95,32 +119,6 @@ impl Memory {
         self.constant[slot.buffer]
     }
 
-    /// Places the value of a constant buffer.
-    pub(crate) fn set_constant(&mut self, slot: &Slot, value: &TensorData) -> Result<()> {
-        self.check_room(slot, value.bytes().len() as u64)?;
-        match self.arena(slot) {
-            Some(arena) => arena.store(slot.start, value.bytes()),
-            None => self.held[slot.buffer] = Some(Arc::new(Held(value.clone()))),
-        }
-        Ok(())
-    }
-
-    /// The tensor of this type and shape at the start of a slot.
-    pub(crate) fn load(&self, slot: &Slot, ty: &TensorType, shape: Vec<usize>) -> Result<TensorData> {
-        let len = byte_size(ty, &shape)?;
-        self.check_room(slot, len)?;
-        let bytes = match (self.arena(slot), &self.held[slot.buffer]) {
-            (Some(arena), _) => Some(data::Bytes::from(arena.load(slot.start, len as usize))),
-            (None, Some(held)) => {
-                let held: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::clone(held) as _;
-                data::Bytes::window(held, slot.within as usize, len as usize)
-            }
-            (None, None) => None,
-        };
-        let tensor = bytes.and_then(|bytes| TensorData::new(ty.dtype, shape, bytes));
-        tensor.ok_or_else(|| internal("runtime.load", "a buffer does not hold the bytes of its value"))
-    }
-
     /// The first bytes of a slot, where they stand.
     pub(crate) fn bytes(&self, slot: &Slot, bytes: u64) -> Result<Bytes<'_>> {
         self.check_room(slot, bytes)?;
@@ -144,8 +142,37 @@ impl Memory {
         Ok(BytesMut::Shared(at, bytes as usize))
     }
 
-    /// Writes a value to the start of a slot.
-    pub(crate) fn store(&self, slot: &Slot, bytes: &[u8]) -> Result<()> {
+    fn arena(&self, slot: &Slot) -> Option<&Arena> {
+        self.arenas.get(slot.arena).and_then(Option::as_ref)
+    }
+}
+
+impl Store for Memory {
+    fn set_constant(&mut self, slot: &Slot, value: &TensorData) -> Result<()> {
+        self.check_room(slot, value.bytes().len() as u64)?;
+        match self.arena(slot) {
+            Some(arena) => arena.store(slot.start, value.bytes()),
+            None => self.held[slot.buffer] = Some(Arc::new(Held(value.clone()))),
+        }
+        Ok(())
+    }
+
+    fn load(&self, slot: &Slot, ty: &TensorType, shape: Vec<usize>) -> Result<TensorData> {
+        let len = byte_size(ty, &shape)?;
+        self.check_room(slot, len)?;
+        let bytes = match (self.arena(slot), &self.held[slot.buffer]) {
+            (Some(arena), _) => Some(data::Bytes::from(arena.load(slot.start, len as usize))),
+            (None, Some(held)) => {
+                let held: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::clone(held) as _;
+                data::Bytes::window(held, slot.within as usize, len as usize)
+            }
+            (None, None) => None,
+        };
+        let tensor = bytes.and_then(|bytes| TensorData::new(ty.dtype, shape, bytes));
+        tensor.ok_or_else(|| internal("runtime.load", "a buffer does not hold the bytes of its value"))
+    }
+
+    fn store(&self, slot: &Slot, bytes: &[u8]) -> Result<()> {
         self.check_room(slot, bytes.len() as u64)?;
         if let Some(arena) = self.arena(slot) {
             arena.store(slot.start, bytes);
@@ -153,23 +180,10 @@ impl Memory {
         Ok(())
     }
 
-    /// Fills a slot with this byte.
-    pub(crate) fn fill(&self, slot: &Slot, byte: u8) {
+    fn fill(&self, slot: &Slot, byte: u8) -> Result<()> {
         if let Some(arena) = self.arena(slot) {
             arena.fill(slot.start, slot.bytes, byte);
         }
-    }
-
-    /// Is there room for so many bytes in a slot?
-    pub(crate) fn check_room(&self, slot: &Slot, bytes: u64) -> Result<()> {
-        if bytes > slot.bytes {
-            let message = format!("a value takes {bytes} bytes, but its view has {}", slot.bytes);
-            return Err(wrong(message).at(format!("buffer {}", slot.buffer)));
-        }
         Ok(())
-    }
-
-    fn arena(&self, slot: &Slot) -> Option<&Arena> {
-        self.arenas.get(slot.arena).and_then(Option::as_ref)
     }
 }

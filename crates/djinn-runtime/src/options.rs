@@ -23,7 +23,7 @@ pub enum Kernels {
     Compiled,
 }
 
-/// Options of a [`HostRuntime`](crate::HostRuntime).
+/// Options of a [`Runtime`](crate::Runtime).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunOptions {
     /// Fills memory with a pattern (not-a-number as a float, −1 as an integer) before a run and after the last use of

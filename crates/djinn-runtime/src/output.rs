@@ -35,6 +35,8 @@ pub struct RunOutput {
     pub elapsed_ns: u64,
     /// What the streams spent their time on.
     pub work: WorkTimes,
+    /// Was it launched as one CUDA graph?
+    pub graph: bool,
 }
 
 impl RunOutput {

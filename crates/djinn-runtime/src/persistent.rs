@@ -1,6 +1,6 @@
 //! State that lives from run to run.
 
-use crate::memory::Memory;
+use crate::memory::Store;
 use crate::resolve::{Slot, buffer_slot, byte_size};
 use djinn_diag::{Context, Diagnostic, Result, input};
 use djinn_interp::Env;
@@ -51,7 +51,7 @@ impl States {
     }
 
     /// Gives every state its first value: its weight, or zeros if it has none and its sizes are fixed.
-    pub(crate) fn reset(&mut self, program: &Module, memory: &Memory) -> Result<()> {
+    pub(crate) fn reset(&mut self, program: &Module, memory: &dyn Store) -> Result<()> {
         for (name, state) in &mut self.0 {
             state.reset(program, memory).at(|| format!("state '{name}'"))?;
         }
@@ -59,7 +59,7 @@ impl States {
     }
 
     /// The value of a state.
-    pub(crate) fn get(&self, name: &str, memory: &Memory) -> Result<TensorData> {
+    pub(crate) fn get(&self, name: &str, memory: &dyn Store) -> Result<TensorData> {
         let state = self.0.get(name).ok_or_else(|| unknown(name))?;
         let shape = state.shape.clone().ok_or_else(|| no_value(name))?;
         let slot = state.slots.first().ok_or_else(|| unknown(name))?;
@@ -67,7 +67,7 @@ impl States {
     }
 
     /// Gives a state a value.
-    pub(crate) fn set(&mut self, name: &str, value: &TensorData, memory: &Memory) -> Result<()> {
+    pub(crate) fn set(&mut self, name: &str, value: &TensorData, memory: &dyn Store) -> Result<()> {
         let state = self.0.get_mut(name).ok_or_else(|| unknown(name))?;
         state.set(value, memory).at(|| format!("state '{name}'"))
     }
@@ -87,7 +87,7 @@ impl States {
 }
 
 impl State {
-    fn reset(&mut self, program: &Module, memory: &Memory) -> Result<()> {
+    fn reset(&mut self, program: &Module, memory: &dyn Store) -> Result<()> {
         self.shape = None;
         if let Some(weight) = &self.initial {
             let data = program.weights.get(weight).and_then(|w| w.data.as_ref());
@@ -100,13 +100,13 @@ impl State {
         let bytes = byte_size(&self.ty, &shape)?;
         for slot in &self.slots {
             memory.check_room(slot, bytes)?;
-            memory.fill(&Slot { bytes, ..*slot }, 0);
+            memory.fill(&Slot { bytes, ..*slot }, 0)?;
         }
         self.shape = Some(shape);
         Ok(())
     }
 
-    fn set(&mut self, value: &TensorData, memory: &Memory) -> Result<()> {
+    fn set(&mut self, value: &TensorData, memory: &dyn Store) -> Result<()> {
         if value.dtype() != self.ty.dtype {
             return Err(input(
                 "runtime.state",

@@ -7,7 +7,7 @@ use djinn_ir::{
     ArgumentKind, Attrs, Graph, Module, OpKind as K, ResultKind, TensorData, Weight, attrs, weight_attrs,
 };
 use djinn_plan::{Plan, check, mutate};
-use djinn_runtime::{HostRuntime, RunOptions};
+use djinn_runtime::{RunOptions, Runtime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::*;
@@ -39,7 +39,7 @@ fn program() -> Module {
 /// Outputs and the new state, if the plan runs without a report.
 fn outcome(plan: &Plan, program: &Module) -> Option<(Vec<(String, TensorData)>, TensorData)> {
     let options = RunOptions { memory_limit: 1 << 20, ..RunOptions::checking() };
-    let mut runtime = HostRuntime::new(Arc::new(plan.clone()), Arc::new(program.clone()), options).ok()?;
+    let mut runtime = Runtime::host(Arc::new(plan.clone()), Arc::new(program.clone()), options).ok()?;
     let x: BTreeMap<String, TensorData> = inputs(&[("x", f32s(&[2, 2], &[-1.0, 2.0, 0.5, -3.0]))]);
     let out = runtime.run("main", &x).ok()?;
     Some((out.outputs, runtime.state("s").ok()?)).filter(|_| out.races.is_empty())

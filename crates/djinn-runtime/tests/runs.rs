@@ -8,13 +8,13 @@ use djinn_ir::{
     weight_attrs,
 };
 use djinn_plan::Plan;
-use djinn_runtime::{HostRuntime, Kernels, LinkSpeed, RunOptions, RunOutput};
+use djinn_runtime::{Kernels, LinkSpeed, RunOptions, RunOutput, Runtime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::*;
 
-fn runtime(plan: &Plan, program: &Module, options: RunOptions) -> HostRuntime {
-    HostRuntime::new(Arc::new(plan.clone()), Arc::new(program.clone()), options)
+fn runtime(plan: &Plan, program: &Module, options: RunOptions) -> Runtime {
+    Runtime::host(Arc::new(plan.clone()), Arc::new(program.clone()), options)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -51,7 +51,7 @@ fn agrees_compiled(
 ) {
     if djinn_plan::check(plan).is_err() {
         let options = RunOptions { kernels: Kernels::Compiled, ..RunOptions::default() };
-        let refused = HostRuntime::new(Arc::new(plan.clone()), Arc::new(program.clone()), options).err();
+        let refused = Runtime::host(Arc::new(plan.clone()), Arc::new(program.clone()), options).err();
         assert_eq!(refused.expect("the checker refuses the plan").code, "runtime.plan");
         return;
     }

@@ -7,13 +7,13 @@ use djinn_ir::{
     ArgumentKind, Attrs, Dim, Graph, Module, OpKind as K, ResultKind, TensorData, ValueId, attrs,
 };
 use djinn_plan::{Action, Command, Content, Entry, EventId, Place, Plan, StreamId, View};
-use djinn_runtime::{HazardKind, HostRuntime, RunOptions, RunOutput};
+use djinn_runtime::{HazardKind, RunOptions, RunOutput, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::*;
 
 fn run(plan: &Plan, program: &Module, options: RunOptions) -> djinn_diag::Result<RunOutput> {
-    let mut runtime = HostRuntime::new(Arc::new(plan.clone()), Arc::new(program.clone()), options)?;
+    let mut runtime = Runtime::host(Arc::new(plan.clone()), Arc::new(program.clone()), options)?;
     runtime.run("main", &given())
 }
 

@@ -151,6 +151,7 @@ fn add_entry(plan: &mut Plan, program: &Module, name: &str, wish: &Wish) {
     let entry = Entry {
         function: name.to_owned(),
         phase: None,
+        granularity: djinn_plan::Granularity::Kernels,
         symbols,
         inputs: Vec::new(),
         outputs: Vec::new(),

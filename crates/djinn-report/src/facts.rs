@@ -301,7 +301,9 @@ impl EntryFacts<'_> {
                 (min, max) => format!("{name} = {min}–{max}"),
             }
         });
-        phase.chain(sizes).take(12).collect::<Vec<_>>().join(", ")
+        let whole = self.entry.granularity == djinn_plan::Granularity::Engines;
+        let launches = whole.then(|| "launching whole engines".to_owned());
+        phase.chain(sizes).take(12).chain(launches).collect::<Vec<_>>().join(", ")
     }
 
     /// Sequences that one run of a decoder goes on with: the first axis of what it hands to the caller, at the largest

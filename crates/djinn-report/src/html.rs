@@ -1,6 +1,7 @@
 //! The page.
 
 mod charts;
+mod engines;
 mod markup;
 mod sections;
 mod tree;
@@ -8,6 +9,7 @@ mod tree;
 use djinn_ir::Module;
 use djinn_plan::Plan;
 
+use crate::built::Built;
 use crate::facts::Facts;
 use crate::measured::Measured;
 use markup::{attribute, escape};
@@ -29,6 +31,8 @@ pub struct Page<'a> {
     pub rewrites: &'a [(String, u64)],
     /// What passes did and did not do, and why; one sentence each.
     pub remarks: &'a [String],
+    /// The engines that were built for the plan, if there are any.
+    pub engines: Option<&'a Built>,
     /// What was measured of the plan, if it was run.
     pub measured: Option<&'a Measured>,
 }
@@ -66,7 +70,7 @@ pub fn html(page: &Page<'_>) -> String {
     out.push_str(&navigation(&facts));
     out.push_str("<main>\n");
     out.push_str(&sections::overview(&facts));
-    out.push_str(&sections::placement(&facts));
+    out.push_str(&sections::placement(&facts, page.engines));
     out.push_str(&charts::timeline(&facts));
     out.push_str(&charts::memory(&facts));
     out.push_str(&sections::costs(&facts, page.measured));

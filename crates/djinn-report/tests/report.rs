@@ -23,6 +23,7 @@ fn page(plan: &Plan) -> Page<'_> {
         after: &[],
         rewrites: &[],
         remarks: &[],
+        engines: None,
         measured: None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::markup::{Table, attribute, bar, device_chip, escape, limit_chip, percent, stack};
 use super::{Page, SECTIONS, per_entry};
+use crate::built::Built;
 use crate::engines::{self, engines};
 use crate::explain::{
     capacity_sentence, engine_sentence, limit_sentences, link_text, placement_rows, why_several,
@@ -94,9 +95,9 @@ fn cards(facts: &Facts<'_>, entry: &EntryFacts<'_>) -> String {
 }
 
 /// Devices, what they hold and run, and the links between them.
-pub(crate) fn placement(facts: &Facts<'_>) -> String {
+pub(crate) fn placement(facts: &Facts<'_>, built: Option<&Built>) -> String {
     let intro = why_several(facts).map(|why| format!("<p>{}</p>\n", escape(&why))).unwrap_or_default();
-    per_entry(facts, SECTIONS[1], &intro, |_, entry| {
+    per_entry(facts, SECTIONS[1], &intro, |number, entry| {
         let rows = placement_rows(facts, entry);
         let mut out = String::from("<div class=\"devices\">\n");
         for number in 0..facts.devices.len().min(MAX_ROWS) {
@@ -109,6 +110,9 @@ pub(crate) fn placement(facts: &Facts<'_>) -> String {
         }
         out.push_str(&routes(facts, entry));
         out.push_str(&engine_table(facts, entry));
+        if let Some(built) = built {
+            out.push_str(&super::engines::built_engines(facts, number, entry, built));
+        }
         out
     })
 }

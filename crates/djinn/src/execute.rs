@@ -4,7 +4,7 @@ use crate::check::{CheckReport, compare_outputs};
 use djinn_diag::{Context, Result, input};
 use djinn_interp::Outputs;
 use djinn_ir::{ArgumentKind, Function, Module, TensorData};
-use djinn_runtime::{HostRuntime, RunOutput};
+use djinn_runtime::{RunOutput, Runtime};
 use std::collections::BTreeMap;
 
 /// Runs an entry function. Values for states set them; states that no value is given for stay as the last run left
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// # Errors
 /// A function that the program does not have; inputs that are missing or do not fit; whatever stops a command.
 pub fn execute(
-    runtime: &mut HostRuntime,
+    runtime: &mut Runtime,
     function: &str,
     inputs: &BTreeMap<String, TensorData>,
 ) -> Result<(RunOutput, Outputs)> {
@@ -46,7 +46,7 @@ pub fn execute(
 /// # Errors
 /// Those of [`execute`] and of the evaluator.
 pub fn execute_and_check(
-    runtime: &mut HostRuntime,
+    runtime: &mut Runtime,
     function: &str,
     inputs: &BTreeMap<String, TensorData>,
 ) -> Result<(RunOutput, Outputs, CheckReport)> {

@@ -18,6 +18,7 @@ mod check;
 mod dot;
 mod engines;
 mod execute;
+mod gpu;
 mod optimize;
 mod plan;
 mod plan_cache;
@@ -33,15 +34,18 @@ pub mod npz;
 pub mod profile;
 pub mod random;
 
-pub use bundle::{Bundle, is_bundle, read_bundle, write_bundle};
+pub use bundle::{
+    Bundle, WeightBytes, Weights, is_bundle, read_bundle, read_bundle_with, write_bundle, write_bundle_with,
+};
 pub use calibrate::{CalibrateOptions, Calibration, calibrate, calibrate_from, fitted_toml};
 pub use check::{CheckOptions, CheckReport, Compared, check, evaluate, evaluator};
 pub use dot::dot;
 pub use engines::{
-    EngineBinding, EngineIndex, EngineRefusal, EngineRequest, EngineSource, EngineUse, Engines,
-    compile_engines,
+    EngineBinding, EngineIndex, EngineRefusal, EngineRequest, EngineSource, EngineUse, Engines, Lazy,
+    built_engines, compile_engines,
 };
 pub use execute::{entry_function, execute, execute_and_check};
+pub use gpu::{GpuKernels, KernelIndex, KernelModule, compile_kernels, compute_capabilities, cuda_options};
 pub use optimize::{DEFAULT_PIPELINE, OptimizeOptions, Outcome, RuleInfo, Watch, optimize, registry, rules};
 pub use plan::{MEMORY_REFUSALS, PLANNING_PASSES, PlanRequest, Planned, plan, program_hash, verify_plan};
 pub use plan_cache::{PlanCache, PlanKey, PlanSource, RequestKey};
@@ -52,6 +56,7 @@ pub use stats::{ModuleStats, stats};
 pub use write::{export_onnx, write_atomically};
 
 pub use djinn_cost as cost;
+pub use djinn_cuda as cuda;
 pub use djinn_device as device;
 pub use djinn_diag as diag;
 pub use djinn_engines as engine_cache;

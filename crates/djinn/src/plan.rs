@@ -5,7 +5,7 @@ use djinn_device::Target;
 use djinn_diag::{Culprit, Diagnostic, Remark, RemarkKind, Result, input, internal};
 use djinn_ir::{Function, Module, Symbol};
 use djinn_pack::Limits;
-use djinn_plan::Plan;
+use djinn_plan::{Granularity, Plan};
 use djinn_planner::{EntrySpec, PlanOptions, SizeRange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +33,10 @@ pub struct PlanRequest {
     /// Keep weights for which the devices have no room in the memory of their hosts, and copy them in every run. Without
     /// it such a model is refused: it takes longer by orders of magnitude than one that fits.
     pub stream_weights: bool,
+    /// On GPUs, also make an entry for every function and range of sizes whose launches are whole engine regions, behind all
+    /// entries whose launches are kernels. There is none where no engine can hold anything, or where devices have no room
+    /// for it.
+    pub engine_entries: bool,
     /// The passes before the planning passes, and their limits; its target is that of the request.
     pub optimize: OptimizeOptions,
 }
@@ -47,6 +51,7 @@ impl PlanRequest {
             pins: Vec::new(),
             copy_caches: false,
             stream_weights: false,
+            engine_entries: false,
             optimize: OptimizeOptions::default(),
         }
     }
@@ -248,8 +253,8 @@ pub(crate) fn attempt(
     Ok(Attempt { outcome, module, plan })
 }
 
-/// Makes the plan of a module that the planning passes have annotated, and proves it. What shares bytes is the part of
-/// a plan that is easiest to get wrong: a plan that is not proved is made again without that.
+/// Makes the plan of a module that the planning passes have annotated, and proves it. If entries of engines are asked for
+/// and cannot be had, the plan is one of kernels alone, with a remark.
 fn assemble(
     module: &Module,
     target: &Target,
@@ -258,10 +263,63 @@ fn assemble(
     outcome: &mut Outcome,
 ) -> Result<Plan> {
     let entries = entries(module, request)?;
+    if request.engine_entries && has_gpus(target) {
+        match with_engines(module, target, &entries, packing) {
+            Ok((plan, remarks)) => {
+                outcome.remarks.extend(remarks);
+                return Ok(plan);
+            }
+            Err(e) => {
+                let message = format!("no entry launches engines as a whole: {} [{}]", e.message, e.code);
+                outcome.remarks.push(given_up("engine entries", message));
+            }
+        }
+    }
+    of_kernels(module, target, &entries, packing, outcome)
+}
+
+/// Can a device of the target run engines?
+fn has_gpus(target: &Target) -> bool {
+    target.topology.devices().iter().any(|device| device.profile.compute_capability.is_some())
+}
+
+/// The plan with an entry of engines for every one of kernels, behind them, and its remarks. Refused if the devices have no
+/// room for it.
+fn with_engines(
+    module: &Module,
+    target: &Target,
+    entries: &[EntrySpec],
+    packing: Limits,
+) -> Result<(Plan, Vec<Remark>)> {
+    let mut all = entries.to_vec();
+    all.extend(entries.iter().map(|e| EntrySpec { granularity: Granularity::Engines, ..e.clone() }));
+    let mut remarks = Vec::new();
+    let options = PlanOptions { program: crate::program_hash(module), sharing: true, packing };
+    let plan = djinn_planner::plan_with(module, target, &all, &options, &mut remarks)?;
+    djinn_planner::capacities(&plan)?;
+    accept(&plan, module)?;
+    Ok((plan, remarks))
+}
+
+/// A remark on what a plan goes without.
+fn given_up(rule: &str, message: String) -> Remark {
+    let (pass, place) = ("planner".into(), String::new());
+    Remark { kind: RemarkKind::Missed, pass, rule: rule.into(), place, message }
+}
+
+/// Makes a plan and proves it. What shares bytes is the part of a plan that is easiest to get wrong: a plan that is not
+/// proved is made again without that.
+fn of_kernels(
+    module: &Module,
+    target: &Target,
+    entries: &[EntrySpec],
+    packing: Limits,
+    outcome: &mut Outcome,
+) -> Result<Plan> {
     let make = |sharing: bool, remarks: &mut Vec<Remark>| -> Result<Plan> {
         let program = crate::program_hash(module);
         let options = PlanOptions { program, sharing, packing };
-        let plan = djinn_planner::plan_with(module, target, &entries, &options, remarks)?;
+        let plan = djinn_planner::plan_with(module, target, entries, &options, remarks)?;
         // What exceeds a device is no flaw of the plan, and the caller's to deal with.
         if djinn_planner::overflow(&plan) == 0 {
             accept(&plan, module)?;
@@ -275,13 +333,7 @@ fn assemble(
         Err(e) if e.culprit == Culprit::Internal => {
             let message = format!("views and results in place are given up: {} [{}]", e.message, e.code);
             let plan = make(false, &mut Vec::new()).map_err(|_| e)?;
-            outcome.remarks.push(Remark {
-                kind: RemarkKind::Missed,
-                pass: "planner".into(),
-                rule: "sharing".into(),
-                place: String::new(),
-                message,
-            });
+            outcome.remarks.push(given_up("sharing", message));
             Ok(plan)
         }
         result => result,
@@ -383,7 +435,8 @@ fn entries(module: &Module, request: &PlanRequest) -> Result<Vec<EntrySpec>> {
         let resident = if request.copy_caches { BTreeSet::new() } else { caches(module, function) };
         for sizes in combinations(function, request)? {
             let function = function.name.to_string();
-            entries.push(EntrySpec { function, sizes, phase: phase.clone(), resident: resident.clone() });
+            let (phase, resident) = (phase.clone(), resident.clone());
+            entries.push(EntrySpec { function, sizes, phase, resident, ..EntrySpec::default() });
         }
     }
     if entries.is_empty() {

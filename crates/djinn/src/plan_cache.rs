@@ -16,7 +16,7 @@ const MAX_MEMORY_BYTES: u64 = 256 << 20;
 /// Bytes of plans kept on disk, at most.
 const MAX_DISK_BYTES: u64 = 1 << 30;
 /// What the blobs on disk are: plans in their binary form.
-const NAMESPACE: &str = "plan/2";
+const NAMESPACE: &str = "plan/3";
 
 /// What a plan depends on: program, devices, sizes, options and the build of Djinn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

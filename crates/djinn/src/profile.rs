@@ -39,6 +39,19 @@ pub fn host(kernels: djinn_runtime::Kernels) -> Ran {
     Ran { device: "host".into(), mode: format!("{mode}{build}"), machine: machine() }
 }
 
+/// GPUs of this machine, by what [`djinn_runtime::KernelReport::devices`] calls them; where all have one profile, they are
+/// called by its name.
+pub fn gpus(devices: &[String]) -> Ran {
+    let profiles = devices.iter().map(|d| djinn_device::Profile::of_gpu(d).map(|p| p.name.as_str()));
+    let mut profiles: Vec<Option<&str>> = profiles.collect();
+    profiles.dedup();
+    let device = match profiles.as_slice() {
+        [Some(one)] => (*one).to_owned(),
+        _ => devices.join(", "),
+    };
+    Ran { device, mode: "cuda".into(), machine: machine() }
+}
+
 /// Name of the processor and number of threads, as far as the system tells.
 fn machine() -> String {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -33,6 +33,8 @@ const TIERS: &[(&str, u8)] = &[
     ("djinn-streams", 3),
     ("djinn-blas", 3),
     ("djinn-cache", 3),
+    ("djinn-cuda-emulator", 3),
+    ("djinn-cuda", 3),
     ("djinn-llvm", 3),
     ("djinn-mlir", 3),
     ("djinn-tensorrt", 3),
@@ -145,8 +147,16 @@ fn core_crates_touch_no_file_clock_or_environment() {
 }
 
 /// Crates that call foreign or generated code.
-const FOREIGN: &[&str] =
-    &["djinn-blas", "djinn-harness", "djinn-llvm", "djinn-mlir", "djinn-runtime", "djinn-tensorrt"];
+const FOREIGN: &[&str] = &[
+    "djinn-blas",
+    "djinn-cuda",
+    "djinn-cuda-emulator",
+    "djinn-harness",
+    "djinn-llvm",
+    "djinn-mlir",
+    "djinn-runtime",
+    "djinn-tensorrt",
+];
 
 #[test]
 fn unsafe_stands_only_where_files_are_mapped_or_foreign_code_is_called() {

@@ -4,8 +4,8 @@
 use djinn::PlanRequest;
 use djinn::device::{Profile, Target};
 use djinn::ir::{DType, Module, TensorData, Weight, text};
-use djinn::plan_data::{Action, ArenaKind, Plan, View};
-use djinn::runtime::{HostRuntime, RunOptions};
+use djinn::plan_data::{Action, ArenaKind, Content, Granularity, Plan, View};
+use djinn::runtime::{RunOptions, Runtime};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -184,8 +184,8 @@ fn request(device: &str) -> PlanRequest {
     PlanRequest::new(Target::single(Profile::builtin(device).expect("built in")))
 }
 
-fn runtime(plan: &Arc<Plan>, program: &Arc<Module>) -> HostRuntime {
-    HostRuntime::new(plan.clone(), program.clone(), RunOptions::checking()).unwrap_or_else(|e| panic!("{e}"))
+fn runtime(plan: &Arc<Plan>, program: &Arc<Module>) -> Runtime {
+    Runtime::host(plan.clone(), program.clone(), RunOptions::checking()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn state_bytes(plan: &Plan) -> u64 {
@@ -271,6 +271,42 @@ fn a_cache_is_handed_on_from_prefill_to_decode() {
     }
     let entries = generate(&module, (&plan, &program), ("prefill", "decode"), (1, 5, 11));
     assert_eq!(entries, [vec![0], vec![1; 11]].concat());
+}
+
+/// A prompt by kernels, then steps by whole engines: caches stand in the same bytes.
+#[test]
+fn a_cache_is_handed_on_from_kernels_to_engines() {
+    let module = small();
+    let request = PlanRequest { engine_entries: true, ..request("h100-80") };
+    let (plan, program, remarks) = planned(&module, &request);
+    assert_eq!(remarks, [""; 0]);
+    assert_eq!(state_bytes(&plan), 2 * LAYERS as u64 * 16 * ROW, "each cache is there once");
+    let kinds: Vec<_> = plan.entries.iter().map(|e| (e.function.as_str(), e.granularity)).collect();
+    let (kernels, engines) = (Granularity::Kernels, Granularity::Engines);
+    let functions = ["prefill", "decode"];
+    assert_eq!(kinds, [kernels, engines].map(|g| functions.map(|f| (f, g))).concat());
+    for chosen in [[0, 3], [2, 1], [2, 3]] {
+        let plan = Arc::new(only(&plan, &chosen));
+        djinn::plan_data::check(&plan).unwrap_or_else(|v| panic!("{v:#?}"));
+        let entries = generate(&module, (&plan, &program), ("prefill", "decode"), (1, 5, 6));
+        assert_eq!(entries, [vec![0], vec![1; 6]].concat());
+    }
+}
+
+/// The plan with these entries alone. What the others had in memory is nothing any more.
+fn only(plan: &Plan, chosen: &[usize]) -> Plan {
+    let mut plan = plan.clone();
+    plan.entries = chosen.iter().map(|n| plan.entries[*n].clone()).collect();
+    for buffer in &mut plan.buffers {
+        if let Content::Run { entry } = &mut buffer.content {
+            let place = chosen.iter().position(|n| *n == *entry as usize);
+            *entry = place.unwrap_or(0) as u32;
+            if place.is_none() {
+                (buffer.offset, buffer.bytes) = (0, 0);
+            }
+        }
+    }
+    plan
 }
 
 #[test]
@@ -372,7 +408,7 @@ fn a_run_without_a_cache_says_what_to_do() {
     let (plan, program, _) = planned(&module, &request("host"));
     let mut runtime = runtime(&plan, &program);
     let ids = |id: i64| -> Inputs { [("ids".to_owned(), tokens(vec![1, 1], |_| id))].into_iter().collect() };
-    let missing = |runtime: &mut HostRuntime| {
+    let missing = |runtime: &mut Runtime| {
         let error = runtime.run("decode", &ids(3)).expect_err("no cache").to_string();
         assert!(error.contains("input 'past.k0' is missing") && error.contains("give it"), "{error}");
     };

@@ -9,7 +9,7 @@ use djinn::PlanRequest;
 use djinn::device::{Objective, Profile, Target};
 use djinn::ir::{Module, TensorData, text};
 use djinn::plan_data::{Action, ArenaKind, CopyReason, Plan};
-use djinn::runtime::{HostRuntime, RunOptions};
+use djinn::runtime::{RunOptions, Runtime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn agrees(
     let expected = djinn::interp::run(original, "main", given).unwrap_or_else(|e| panic!("{case}: {e}"));
     let (plan, program) = (Arc::new(plan.clone()), Arc::new(planned.clone()));
     let mut runtime =
-        HostRuntime::new(plan, program, RunOptions::checking()).unwrap_or_else(|e| panic!("{case}: {e}"));
+        Runtime::host(plan, program, RunOptions::checking()).unwrap_or_else(|e| panic!("{case}: {e}"));
     let states = runtime.states().into_iter().map(str::to_owned).collect::<Vec<_>>();
     let mut arguments = given.clone();
     for name in &states {

@@ -7,7 +7,7 @@ use djinn::ir::Module;
 use djinn::plan_data::{Action, Plan};
 use djinn::profile::{Ran, Recorder};
 use djinn::runtime::Kernels;
-use djinn::runtime::{HostRuntime, RunOptions, RunOutput, Span};
+use djinn::runtime::{RunOptions, RunOutput, Runtime, Span};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,6 +67,7 @@ fn simulated(plan: &Plan, module: &Module, hidden: &Profile, runs: usize, noise:
                 races,
                 elapsed_ns: now,
                 work: Default::default(),
+                graph: false,
             };
             recorder.record(&BTreeMap::new(), &output).unwrap_or_else(|e| panic!("{e}"));
         }
@@ -177,7 +178,7 @@ fn real_runs_are_measured_and_fitted_to() {
             plan.entries[0].symbols.iter().map(|s| (s.name.clone(), (s.min, s.max.min(32)))).collect();
         let inputs = djinn::random::inputs_within(&module, &function, 1, &|n| ranges.get(n).copied());
         let mut runtime =
-            HostRuntime::new(Arc::clone(&plan), Arc::clone(&module), RunOptions::default()).expect("runs");
+            Runtime::host(Arc::clone(&plan), Arc::clone(&module), RunOptions::default()).expect("runs");
         let mut recorder = Recorder::new(&plan, &module, djinn::profile::host(Kernels::Evaluator), None);
         for turn in 0..4 {
             let (output, _) =

@@ -44,6 +44,7 @@ fn examine(name: &str, (plan, module, remarks): &(Plan, Module, Vec<String>)) {
     }
     let count = [("matmul".to_owned(), 3)];
     let page = Page {
+        engines: None,
         measured: None,
         title: name,
         plan,

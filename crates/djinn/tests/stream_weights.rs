@@ -3,7 +3,7 @@
 use djinn::device::{Profile, Target, Topology};
 use djinn::ir::{Module, TensorData};
 use djinn::plan_data::{Action, Buffer, Content, CopyReason, Place, Plan};
-use djinn::runtime::{HostRuntime, RunOptions};
+use djinn::runtime::{RunOptions, Runtime};
 use djinn::{PlanRequest, Planned};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ fn moved(plan: &Plan, entry: usize, wanted: CopyReason) -> u64 {
 /// Runs the plan with poison and race detection and compares with what the model is known to give.
 fn agrees(plan: &Plan, program: &Module, name: &str) {
     let (plan, program) = (Arc::new(plan.clone()), Arc::new(program.clone()));
-    let mut runtime = HostRuntime::new(plan, program, RunOptions::checking()).expect("runs");
+    let mut runtime = Runtime::host(plan, program, RunOptions::checking()).expect("runs");
     let inputs = arrays(&format!("{name}/inputs.npz"));
     let function = runtime.program().functions[0].name.to_string();
     for _ in 0..2 {

@@ -3,10 +3,11 @@
 use super::manifest::{MANIFEST, may_be_name};
 use super::{Bundle, Content, contents, failed};
 use djinn_diag::{Diagnostic, Result, input};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Cursor, Read, Seek, Write};
 use std::path::Path;
+use std::sync::Arc;
 use zip::write::SimpleFileOptions;
 
 /// Members begin at multiples of this many bytes: a page, so that each can be mapped by itself.
@@ -31,14 +32,19 @@ pub(super) fn is_archive(path: &Path) -> bool {
 }
 
 /// Writes a bundle to a file in the folder `parent`.
-pub(super) fn write(path: &Path, parent: &Path, bundle: &Bundle) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    parent: &Path,
+    bundle: &Bundle,
+    elsewhere: &BTreeSet<Arc<str>>,
+) -> Result<()> {
     if path.exists() && !is_archive(path) {
         return Err(input("bundle.place", "something that is no bundle is in the way")
             .help("name a file that does not exist yet"));
     }
     // Weights wait in a folder without a name that outlives the process.
     let scratch = tempfile::Builder::new().prefix(".djinn-weights-").tempdir_in(parent).map_err(failed)?;
-    let (manifest, files) = contents(bundle, scratch.path())?;
+    let (manifest, files) = contents(bundle, elsewhere, scratch.path())?;
     let manifest = manifest.to_json()?;
     let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
     let mut zip = zip::ZipWriter::new(BufWriter::new(file.as_file_mut()));

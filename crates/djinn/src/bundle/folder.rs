@@ -3,12 +3,19 @@
 use super::manifest::{MANIFEST, named_files};
 use super::{Bundle, Content, MAX_MANIFEST_BYTES, contents, failed};
 use djinn_diag::{Result, input};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Writes a bundle to the folder `path` in the folder `parent`.
-pub(super) fn write(path: &Path, parent: &Path, bundle: &Bundle) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    parent: &Path,
+    bundle: &Bundle,
+    elsewhere: &BTreeSet<Arc<str>>,
+) -> Result<()> {
     if path.exists() && !may_be_replaced(path) {
         return Err(input("bundle.place", "something that is no bundle is in the way")
             .help("name a folder that does not exist yet"));
@@ -20,14 +27,14 @@ pub(super) fn write(path: &Path, parent: &Path, bundle: &Bundle) -> Result<()> {
     alive.lock().map_err(failed)?;
     let fresh = staging.path().join("new");
     std::fs::create_dir(&fresh).map_err(failed)?;
-    write_files(&fresh, bundle)?;
+    write_files(&fresh, bundle, elsewhere)?;
     put(&fresh, path, &staging.path().join("old")).map_err(failed)?;
     remove_leftovers(parent, &prefix);
     Ok(())
 }
 
-fn write_files(folder: &Path, bundle: &Bundle) -> Result<()> {
-    let (manifest, files) = contents(bundle, folder)?;
+fn write_files(folder: &Path, bundle: &Bundle, elsewhere: &BTreeSet<Arc<str>>) -> Result<()> {
+    let (manifest, files) = contents(bundle, elsewhere, folder)?;
     for (name, content) in files {
         // Others are files of this folder already.
         let Content::Bytes(bytes) = content else { continue };

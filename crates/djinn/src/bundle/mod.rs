@@ -8,6 +8,7 @@
 //! | `djinn.irdl.mlir` | what its operations are, for `mlir-opt-22 --irdl-file=djinn.irdl.mlir module.mlir` |
 //! | `plan.json` | the plan |
 //! | `weights.safetensors` | the weights that have values |
+//! | `weights.json` | with [`Weights::Referenced`]: files outside, their hashes, and where in them weights are |
 //! | others | [`Bundle::parts`]: engines, kernels, the report |
 //!
 //! A path that ends in `.djinn` is one file: an uncompressed zip archive whose members begin at multiples of
@@ -23,6 +24,7 @@ mod archive;
 mod container;
 mod folder;
 mod manifest;
+mod reference;
 mod weights;
 
 use container::Container;
@@ -32,8 +34,11 @@ use djinn_ir::data::Bytes;
 use djinn_ir::text::PrintOptions;
 use djinn_plan::Plan;
 use manifest::{FileInfo, MANIFEST, Manifest, may_be_name};
-use std::collections::BTreeMap;
+use reference::REFERENCES;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const MODULE: &str = "module.mlir";
 const PLAN: &str = "plan.json";
@@ -62,6 +67,17 @@ impl Bundle {
     }
 }
 
+/// Where the weights of a bundle are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// In the bundle.
+    #[default]
+    Packed,
+    /// In these files, as far as they hold them as they are; the others in the bundle. The bundle names the files relative
+    /// to the folder that it is in.
+    Referenced(Vec<PathBuf>),
+}
+
 /// A file of a bundle that is about to be written.
 enum Content {
     Bytes(Bytes),
@@ -74,17 +90,34 @@ pub fn is_bundle(path: &Path) -> bool {
     path.join(MANIFEST).is_file() || archive::is_archive(path)
 }
 
+/// Bytes of the weights of a bundle that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WeightBytes {
+    /// In the bundle.
+    pub packed: u64,
+    /// In files outside.
+    pub outside: u64,
+}
+
 /// Writes a bundle to the file `path` if it ends in `.djinn`, else to the folder `path`, replacing a bundle that is there.
 ///
 /// # Errors
 /// `bundle.place` if something that is no bundle is in the way, `bundle.part` for a name that no file of a bundle may
 /// have, and those of the file system.
 pub fn write_bundle(path: &Path, bundle: &Bundle) -> Result<()> {
-    write_unplaced(path, bundle).at(|| path.display().to_string())
+    write_bundle_with(path, bundle, &Weights::Packed).map(drop)
 }
 
-fn write_unplaced(path: &Path, bundle: &Bundle) -> Result<()> {
-    let reserved = [MANIFEST, MODULE, PLAN, DIALECT, WEIGHTS];
+/// [`write_bundle`], with its weights here or elsewhere; says how much of them is where.
+///
+/// # Errors
+/// As [`write_bundle`], and `bundle.weights` for a file that cannot be read.
+pub fn write_bundle_with(path: &Path, bundle: &Bundle, weights: &Weights) -> Result<WeightBytes> {
+    write_unplaced(path, bundle, weights).at(|| path.display().to_string())
+}
+
+fn write_unplaced(path: &Path, bundle: &Bundle, weights: &Weights) -> Result<WeightBytes> {
+    let reserved = [MANIFEST, MODULE, PLAN, DIALECT, WEIGHTS, REFERENCES];
     if let Some(name) = bundle.parts.keys().find(|n| !may_be_name(n) || reserved.contains(&n.as_str())) {
         return Err(input("bundle.part", format!("a bundle cannot hold a file named {name:?}"))
             .help("name it with letters, digits, '.', '_' and '-', in at most one folder"));
@@ -102,11 +135,33 @@ fn write_unplaced(path: &Path, bundle: &Bundle) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(failed)?;
     let one_file = path.extension().is_some_and(|e| e == EXTENSION) && !path.is_dir();
-    if one_file { archive::write(path, parent, bundle) } else { folder::write(path, parent, bundle) }
+    let (references, elsewhere) = match weights {
+        Weights::Packed => (None, BTreeSet::new()),
+        Weights::Referenced(files) => reference::find(&bundle.module, files, parent)?,
+    };
+    let mut bundle = Cow::Borrowed(bundle);
+    if let Some(references) = references {
+        bundle.to_mut().parts.insert(REFERENCES.to_owned(), references);
+    }
+    let write = if one_file { archive::write } else { folder::write };
+    write(path, parent, &bundle, &elsewhere)?;
+    let mut bytes = WeightBytes::default();
+    for (name, weight) in &bundle.module.weights {
+        let held = weight.data.as_ref().map_or(0, |(_, data)| data.bytes().len() as u64);
+        match elsewhere.contains(name) {
+            true => bytes.outside = bytes.outside.saturating_add(held),
+            false => bytes.packed = bytes.packed.saturating_add(held),
+        }
+    }
+    Ok(bytes)
 }
 
-/// The files of a bundle and their manifest. Weights are written into the folder `scratch`.
-fn contents(bundle: &Bundle, scratch: &Path) -> Result<(Manifest, Vec<(String, Content)>)> {
+/// The files of a bundle and their manifest. Weights that are not elsewhere are written into the folder `scratch`.
+fn contents(
+    bundle: &Bundle,
+    elsewhere: &BTreeSet<Arc<str>>,
+    scratch: &Path,
+) -> Result<(Manifest, Vec<(String, Content)>)> {
     let options = PrintOptions { for_mlir: true, ..PrintOptions::default() };
     let module = djinn_ir::text::print_module_with(&bundle.module, &options);
     let dialect = djinn_mlir::dialect::irdl(&module);
@@ -117,7 +172,7 @@ fn contents(bundle: &Bundle, scratch: &Path) -> Result<(Manifest, Vec<(String, C
     ];
     files.extend(bundle.parts.iter().map(|(name, bytes)| (name.clone(), Content::Bytes(bytes.clone()))));
     let weights = scratch.join(WEIGHTS);
-    if weights::write(&bundle.module, &weights)? {
+    if weights::write(&bundle.module, elsewhere, &weights)? {
         files.push((WEIGHTS.to_owned(), Content::File(weights)));
     }
     let mut infos = BTreeMap::new();
@@ -140,10 +195,18 @@ fn failed(e: std::io::Error) -> Box<Diagnostic> {
 /// # Errors
 /// `bundle.*` names the file that is missing or altered; whatever the parsers and the verifier find.
 pub fn read_bundle(path: &Path) -> Result<Bundle> {
-    read_unplaced(path).at(|| path.display().to_string())
+    read_bundle_with(path, &[])
 }
 
-fn read_unplaced(path: &Path) -> Result<Bundle> {
+/// [`read_bundle`], where files that hold its weights may have moved: these are tried first, whatever they are called.
+///
+/// # Errors
+/// As [`read_bundle`], and `bundle.weights` if a file that holds weights is not there or is another one.
+pub fn read_bundle_with(path: &Path, weights: &[PathBuf]) -> Result<Bundle> {
+    read_unplaced(path, weights).at(|| path.display().to_string())
+}
+
+fn read_unplaced(path: &Path, files: &[PathBuf]) -> Result<Bundle> {
     let container = Container::open(path)?;
     let manifest = Manifest::parse(&container).at(|| MANIFEST)?;
     let read = |name: &str| verified(&container, name, &manifest).at(|| name.to_owned());
@@ -155,6 +218,9 @@ fn read_unplaced(path: &Path) -> Result<Bundle> {
     if manifest.files.contains_key(WEIGHTS) {
         weights::add(&mut module, read(WEIGHTS)?).at(|| WEIGHTS)?;
     }
+    if manifest.files.contains_key(REFERENCES) {
+        reference::add(&mut module, &read(REFERENCES)?, path, files).at(|| REFERENCES)?;
+    }
     djinn_ir::verify::verify(&module).at(|| MODULE)?;
     let plan = djinn_plan::from_json(&text(PLAN)?).at(|| PLAN)?;
     let hash = crate::program_hash(&module);
@@ -163,7 +229,9 @@ fn read_unplaced(path: &Path) -> Result<Bundle> {
         return Err(input("bundle.program", message).help("write the bundle again"));
     }
     let mut parts = BTreeMap::new();
-    for name in manifest.files.keys().filter(|n| ![MODULE, PLAN, DIALECT, WEIGHTS].contains(&n.as_str())) {
+    for name in
+        manifest.files.keys().filter(|n| ![MODULE, PLAN, DIALECT, WEIGHTS, REFERENCES].contains(&n.as_str()))
+    {
         parts.insert(name.clone(), read(name)?);
     }
     Ok(Bundle { module, plan, parts })

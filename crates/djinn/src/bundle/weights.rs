@@ -6,12 +6,14 @@ use djinn_ir::data::Bytes;
 use djinn_ir::{DType, Module, TensorData, Weight};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Writes the weights that have values to a file; gives false, and writes nothing, if there are none.
-pub(super) fn write(module: &Module, path: &Path) -> Result<bool> {
-    let weights = module.weights.iter();
+/// Writes the weights that have values to a file, but for those that are elsewhere; gives false, and writes nothing, if
+/// there are none.
+pub(super) fn write(module: &Module, elsewhere: &BTreeSet<Arc<str>>, path: &Path) -> Result<bool> {
+    let weights = module.weights.iter().filter(|(name, _)| !elsewhere.contains(*name));
     let held: Vec<(&str, Stored<'_>)> =
         weights.filter_map(|(name, w)| Some((&**name, Stored(&w.data.as_ref()?.1)))).collect();
     if held.is_empty() {
@@ -76,16 +78,23 @@ pub(super) fn add(module: &mut Module, bytes: Bytes) -> Result<()> {
             .ok_or_else(|| malformed(format!("'{name}' lies outside the file")))?;
         let data = TensorData::new(dtype, tensor.shape().to_vec(), window)
             .ok_or_else(|| malformed(format!("'{name}' has another size than its type")))?;
-        let key: Arc<str> = Arc::from(name.as_str());
-        let weight = Weight::with_data(data);
-        let (hash, declared) = (weight.data.as_ref().map(|(h, _)| *h), module.weights.get(&key));
-        if declared.is_some_and(|d| d.ty != weight.ty)
-            || module.absent.get(&key).is_some_and(|h| Some(*h) != hash)
-        {
-            return Err(malformed(format!("'{name}' is not the weight that the module names")));
-        }
-        module.absent.remove(&key);
-        module.weights.insert(key, weight);
+        insert(module, &name, data)?;
     }
+    Ok(())
+}
+
+/// Gives a weight of the module its value.
+pub(super) fn insert(module: &mut Module, name: &str, data: TensorData) -> Result<()> {
+    let key: Arc<str> = Arc::from(name);
+    let weight = Weight::with_data(data);
+    let (hash, declared) = (weight.data.as_ref().map(|(h, _)| *h), module.weights.get(&key));
+    if declared.is_some_and(|d| d.ty != weight.ty)
+        || module.absent.get(&key).is_some_and(|h| Some(*h) != hash)
+    {
+        let message = format!("the weights are malformed: '{name}' is not the weight that the module names");
+        return Err(input("bundle.weights", message));
+    }
+    module.absent.remove(&key);
+    module.weights.insert(key, weight);
     Ok(())
 }

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of [`EngineIndex`].
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// The part of a bundle that lists its engines.
 pub(super) const INDEX: &str = "engines.json";
 
 /// The list of engines in a bundle (`engines.json`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineIndex {
     pub(super) version: u32,
@@ -27,7 +27,7 @@ pub struct EngineIndex {
 }
 
 /// An engine in the place of some kernels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineUse {
     /// Number of the entry.
@@ -45,8 +45,23 @@ pub struct EngineUse {
     pub inputs: Vec<EngineBinding>,
     /// What its outputs are.
     pub outputs: Vec<EngineBinding>,
-    /// Number of layers of the network that it was built from.
+    /// Number of layers of the network that it was built from; what they are stands in the file of [`EngineUse::layer_file`].
     pub layers: u32,
+    /// For each operation of the engine's region, the operation of the entry function that it stands for, by position.
+    pub operations: Vec<u32>,
+    /// Element types inside.
+    pub precision: String,
+    /// Largest error of its results that these element types bring, relative to the largest value of each result, as the
+    /// evaluator finds it on sample inputs; absent where nothing is narrowed or nothing was compared.
+    pub error: Option<f64>,
+}
+
+impl EngineUse {
+    /// The file in the bundle that lists the engine's layers.
+    pub fn layer_file(&self) -> String {
+        let stem = self.file.strip_suffix(".engine").unwrap_or(&self.file);
+        format!("{stem}.layers.json")
+    }
 }
 
 /// An input or output of an engine.

@@ -67,6 +67,9 @@ pub(crate) enum Command {
 pub(crate) struct BundleArgs {
     /// The folder that `--emit bundle` wrote
     pub(crate) bundle: PathBuf,
+    /// Files that hold weights of a bundle that was written with --weights reference, if they are not where they were
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Vec<PathBuf>,
     /// Inputs by argument name (.npz); random ones if not given
     #[arg(long, value_name = "FILE")]
     pub(crate) inputs: Option<PathBuf>,
@@ -79,7 +82,14 @@ pub(crate) struct BundleArgs {
     /// Write what ran when here, for Perfetto or chrome://tracing (.json)
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// How kernels are run
+    /// Where to run: host, or a GPU for each device of the plan: cuda:0, or cuda:0,cuda:1 (one GPU may stand for several).
+    /// Without a CUDA device the host runs it
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "host")]
+    pub(crate) device: Vec<String>,
+    /// Do not capture runs on a GPU as CUDA graphs
+    #[arg(long)]
+    pub(crate) no_graphs: bool,
+    /// How the host runs kernels
     #[arg(long, value_enum, default_value = "compiled", value_name = "HOW")]
     pub(crate) kernels: KernelMode,
     /// Compare with the reference evaluator
@@ -105,6 +115,10 @@ pub(crate) struct BundleArgs {
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Count runs of a bundle without engines here, and build in the background those TensorRT engines that pay; the next
+    /// `--emit bundle` finds them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) engine_cache: Option<PathBuf>,
 }
 
 /// How `run` runs kernels.
@@ -216,9 +230,8 @@ pub(crate) enum PlanObjective {
 /// Planning for devices.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArgs {
-    /// Plan for this device (h200, h100-80, a100-80, l4, rtx-4090, host, or the .toml file of a profile; default: host);
-    /// several, comma-separated, stand in one machine and
-    /// are joined through its host (a topology file says otherwise)
+    /// Plan for this device (h200, h100-80, a100-80, l4, rtx-4090, host, the .toml file of a profile, or cuda:0 for a GPU of
+    /// this machine; default: host); several, comma-separated, stand in one machine and are joined through its host (a topology file says otherwise)
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "topology")]
     pub(crate) device: Vec<String>,
     /// Plan for the devices and links of this file (.toml)
@@ -269,8 +282,12 @@ pub(crate) struct PlanArgs {
     pub(crate) no_engines: bool,
     /// Element type of contractions inside engines, `f16`, `bf16` or `keep`, also for a module and what is below it:
     /// SCOPE=TYPE
-    #[arg(long, value_name = "[SCOPE=]TYPE")]
+    #[arg(long, value_name = "[SCOPE=]TYPE", value_delimiter = ',')]
     pub(crate) precision: Vec<String>,
+    /// Leave engine regions as they are whose results would be further off than this with `--precision`, relative to their
+    /// largest values; measured by the evaluator, on --inputs if given
+    #[arg(long, value_name = "ERROR", requires = "precision")]
+    pub(crate) max_error: Option<f64>,
 }
 
 impl PlanArgs {
@@ -293,6 +310,7 @@ impl PlanArgs {
             ("--eager-engines", self.eager_engines),
             ("--no-engines", self.no_engines),
             ("--precision", !self.precision.is_empty()),
+            ("--max-error", self.max_error.is_some()),
         ];
         given.into_iter().filter(|(_, unused)| *unused).map(|(name, _)| name).collect()
     }
@@ -326,6 +344,16 @@ impl Emit {
     pub(crate) fn is_planned(self) -> bool {
         matches!(self, Emit::Plan | Emit::PlanText | Emit::Bundle | Emit::Trace | Emit::Report)
     }
+}
+
+/// Where the weights of a bundle are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsMode {
+    /// In the bundle
+    Packed,
+    /// Where the model has them: its own file, or files of weights beside it; the bundle holds their places and hashes, and
+    /// what passes have computed
+    Reference,
 }
 
 /// How operations are spelled in ONNX.
@@ -417,6 +445,9 @@ pub(crate) struct RunArgs {
     /// Show in the report what `run --profile` measured of this plan
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
+    /// Where the weights of a bundle are
+    #[arg(long, value_enum, default_value_t = WeightsMode::Packed)]
+    pub(crate) weights: WeightsMode,
     /// Where a reproducer is written when a pass fails
     #[arg(long, value_name = "FILE", default_value = "djinn-reproducer.mlir")]
     pub(crate) reproducer: PathBuf,

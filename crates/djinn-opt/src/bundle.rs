@@ -8,14 +8,17 @@ use djinn::diag::{Context, Culprit, Result, input};
 use djinn::ir::{ArgumentKind, Function, Module, TensorData};
 use djinn::plan_data::{self, Plan};
 use djinn::profile::Recorder;
-use djinn::runtime::{HostRuntime, Kernels, RunOptions, RunOutput};
+use djinn::runtime::{Kernels, RunOptions, RunOutput, Runtime};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Warnings about kernels that are printed.
+const MAX_WARNINGS: usize = 3;
+
 /// Runs a bundle; gives false if a check found a difference.
 pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
-    let Bundle { module, plan, parts } = djinn::read_bundle(&args.bundle)?;
+    let Bundle { module, plan, parts } = djinn::read_bundle_with(&args.bundle, &args.weights)?;
     let engines = djinn::EngineIndex::of_bundle(&parts, &plan)?.map_or(0, |index| index.uses.len());
     djinn::verify_plan(&plan, Culprit::Input)?;
     conforms(&plan, &module).at(|| args.bundle.display().to_string())?;
@@ -34,14 +37,22 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
     let measuring = args.profile.is_some();
     let device =
         args.device_profile.as_deref().map(|p| crate::planning::profile(&p.to_string_lossy())).transpose()?;
-    let mut recorder = Recorder::new(&plan, &module, djinn::profile::host(options.kernels), device.as_ref());
     // A profile that cannot be added to is told of before the work.
     let earlier = args.profile.as_deref().map(crate::profile::read_if_there).transpose()?;
-    let mut runtime = HostRuntime::new(Arc::clone(&plan), Arc::clone(&module), options)?;
-    if let Some(problem) = runtime.kernels().problems.first() {
+    let mut runtime = crate::gpu::runtime(args, (&plan, &module), &parts, options)?;
+    let ran = match runtime.kernels().devices.as_slice() {
+        [] => djinn::profile::host(options.kernels),
+        gpus => djinn::profile::gpus(gpus),
+    };
+    let mut recorder = Recorder::new(&plan, &module, ran, device.as_ref());
+    for problem in runtime.kernels().problems.iter().take(MAX_WARNINGS) {
         complain(&format!("warning: {problem}\n"));
     }
     let (mut times, mut passed, mut last) = (Vec::new(), true, None);
+    let mut lazy = match args.engine_cache.as_deref().filter(|_| engines == 0) {
+        Some(cache) => crate::engines::lazy(cache, &module, &plan)?,
+        None => None,
+    };
     let warm_up = args.warm_up.unwrap_or(if measuring { djinn::profile::WARM_UP_RUNS } else { 0 });
     let repeat = args.repeat.unwrap_or(if measuring { djinn::profile::RUNS } else { 1 });
     let turns = warm_up.saturating_add(repeat);
@@ -60,6 +71,9 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
             djinn::execute(&mut runtime, &function, &given)?
         };
         report_races(&output)?;
+        if let Some(lazy) = &mut lazy {
+            crate::engines::ran(lazy, &plan, output.entry);
+        }
         if turn >= warm_up {
             times.push(output.elapsed_ns);
             if measuring {
@@ -70,6 +84,9 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
         if !passed {
             break;
         }
+    }
+    if let Some(lazy) = lazy {
+        crate::engines::finish(lazy);
     }
     if let Some((output, outputs)) = last {
         // Results that were found wrong are not written.
@@ -82,7 +99,7 @@ pub(crate) fn run(args: &BundleArgs) -> Result<bool> {
             djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes()))?;
         }
         if !times.is_empty() {
-            print_text(&summary(&runtime, output.entry, &mut times, engines))?;
+            print_text(&summary(&runtime, (output.entry, output.graph), &mut times, engines))?;
         }
     }
     if let (Some(path), Some(earlier)) = (&args.profile, earlier) {
@@ -148,7 +165,7 @@ fn inputs(
 }
 
 fn without_states(
-    runtime: &HostRuntime,
+    runtime: &Runtime,
     function: &str,
     inputs: &BTreeMap<String, TensorData>,
 ) -> Result<BTreeMap<String, TensorData>> {
@@ -178,7 +195,7 @@ fn named(outputs: djinn::interp::Outputs) -> Vec<(String, TensorData)> {
     all
 }
 
-fn summary(runtime: &HostRuntime, entry: usize, times: &mut [u64], engines: usize) -> String {
+fn summary(runtime: &Runtime, (entry, graph): (usize, bool), times: &mut [u64], engines: usize) -> String {
     times.sort_unstable();
     let plan = runtime.plan();
     let entry = &plan.entries[entry];
@@ -198,7 +215,17 @@ fn summary(runtime: &HostRuntime, entry: usize, times: &mut [u64], engines: usiz
             how.fused, how.functions, how.compile_seconds, how.library, how.evaluated
         ));
     }
-    if engines > 0 {
+    if !how.devices.is_empty() {
+        text.push_str(&format!(
+            "on {}{}\n",
+            how.devices.join(", "),
+            if graph { ", as a CUDA graph" } else { "" }
+        ));
+    }
+    for (what, times) in &how.refused {
+        text.push_str(&format!("no kernel for {what} ({times} ×): the evaluator does it on the host\n"));
+    }
+    if engines > 0 && how.devices.is_empty() {
         text.push_str(&format!("{engines} engine regions ran by their kernels: this is the host\n"));
     }
     text
@@ -208,7 +235,8 @@ fn summary(runtime: &HostRuntime, entry: usize, times: &mut [u64], engines: usiz
 pub(crate) fn explain(path: &Path, profile: Option<&Path>) -> Result<bool> {
     let (plan, module) = read(path)?;
     djinn::verify_plan(&plan, Culprit::Input).at(|| path.display().to_string())?;
-    let text = match (profile, &module) {
+    let built = engines_of(path, &plan)?;
+    let mut text = match (profile, &module) {
         (None, _) => djinn::report::explain(&plan, module.as_ref()),
         (Some(_), None) => {
             return Err(input("cli.profile", "measured times are shown beside those of a bundle")
@@ -220,8 +248,20 @@ pub(crate) fn explain(path: &Path, profile: Option<&Path>) -> Result<bool> {
             djinn::report::explain_measured(&plan, Some(module), &measured)
         }
     };
+    if let Some(built) = built {
+        text.push_str(&djinn::report::explain_built(&plan, module.as_ref(), &built));
+    }
     print_text(&text)?;
     Ok(true)
+}
+
+/// The engines of a bundle, if it is one and has any.
+fn engines_of(path: &Path, plan: &Plan) -> Result<Option<djinn::report::Built>> {
+    if !djinn::is_bundle(path) {
+        return Ok(None);
+    }
+    let parts = djinn::read_bundle(path)?.parts;
+    djinn::built_engines(&parts, plan).at(|| path.display().to_string())
 }
 
 /// Proves that a plan may run.

@@ -4,6 +4,7 @@ mod args;
 mod bundle;
 mod engines;
 mod extract;
+mod gpu;
 mod planning;
 mod profile;
 mod report;
@@ -11,6 +12,7 @@ mod run;
 mod sniff;
 mod solve;
 mod unknown;
+mod weights;
 
 use args::{Cli, Command};
 use clap::Parser;

@@ -97,8 +97,11 @@ fn topology(args: &PlanArgs) -> Result<Topology> {
     Topology::parse(&text, "--device")
 }
 
-/// A built-in profile by name, or the profile of a file.
+/// A built-in profile by name, that of a GPU of this machine (`cuda:0`), or the profile of a file.
 pub(crate) fn profile(name: &str) -> Result<Profile> {
+    if name.starts_with("cuda:") {
+        return crate::gpu::profile(name).at(|| format!("--device {name}"));
+    }
     if !name.ends_with(".toml") {
         return Profile::named(name).cloned().at(|| "--device");
     }
@@ -173,6 +176,8 @@ pub(crate) struct Written<'a> {
     pub(crate) profile: Option<&'a Path>,
     /// What a bundle carries beside it.
     pub(crate) parts: BTreeMap<String, Bytes>,
+    /// Where the weights of a bundle are.
+    pub(crate) weights: djinn::Weights,
 }
 
 /// Does this form of a plan need the program beside it?
@@ -192,7 +197,7 @@ pub(crate) fn emit(emit: Emit, written: &Written<'_>, output: Option<&Path>) -> 
             let mut bundle = Bundle::new(module.clone(), plan.clone());
             bundle.parts = written.parts.clone();
             bundle.parts.insert(REPORT.to_owned(), report(written)?.into_bytes().into());
-            return djinn::write_bundle(path, &bundle);
+            return crate::weights::write(path, &bundle, &written.weights);
         }
         Emit::Plan if output.is_some_and(|p| p.extension().is_some_and(|e| e == "bin")) => {
             plan_data::to_binary(plan)?
@@ -238,6 +243,7 @@ fn report(written: &Written<'_>) -> Result<String> {
         }
         _ => None,
     };
+    let engines = djinn::built_engines(&written.parts, written.plan)?;
     Ok(djinn::report::html(&djinn::report::Page {
         title: written.title,
         plan: written.plan,
@@ -246,6 +252,7 @@ fn report(written: &Written<'_>) -> Result<String> {
         after: &written.module.map(operations).unwrap_or_default(),
         rewrites: &rewrites.into_iter().collect::<Vec<_>>(),
         remarks: &remarks,
+        engines: engines.as_ref(),
         measured: measured.as_ref(),
     }))
 }

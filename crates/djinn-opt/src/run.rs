@@ -122,7 +122,9 @@ impl Work<'_> {
     /// written already.
     fn plan(&mut self, emit: Emit) -> Result<Option<Done>> {
         self.stage("planning");
-        let request = planning::request(&self.args.plan, options(self.args)?)?;
+        let mut request = planning::request(&self.args.plan, options(self.args)?)?;
+        // A bundle holds engines, and entries that launch them.
+        request.engine_entries = matches!(emit, Emit::Bundle) && !self.args.plan.no_engines;
         let cache = self.args.plan.plan_cache.as_deref().map(|folder| {
             (PlanCache::with_folder(folder), djinn::RequestKey::new(&request).plan_of(&self.model.module))
         });
@@ -141,6 +143,7 @@ impl Work<'_> {
                 title: &title(self.args),
                 profile: self.args.profile.as_deref(),
                 parts: BTreeMap::new(),
+                weights: djinn::Weights::Packed,
             };
             planning::emit(emit, &written, self.args.output.as_deref())?;
             return Ok(None);
@@ -206,7 +209,7 @@ impl Work<'_> {
         };
         self.stage("building engines");
         let target = planning::target(&self.args.plan)?;
-        let made = || crate::engines::parts(&self.args.plan, &target, &done.module, plan);
+        let made = || crate::engines::parts(self.args, &target, &done.module, plan);
         let made = self.clock.time("engines", made)?;
         for line in made.warnings.iter().chain(&made.summary) {
             self.progress.suspend(|| complain(line));
@@ -226,6 +229,7 @@ impl Work<'_> {
                     title: &title(args),
                     profile: args.profile.as_deref(),
                     parts,
+                    weights: crate::weights::of(args),
                 };
                 clock.time("write", || planning::emit(form, &written, args.output.as_deref()))?;
                 Ok(None)

@@ -222,20 +222,7 @@ fn whole(module: &Module, plan: &Plan) -> Result<Vec<Region>> {
 
 fn blank(entry: &Entry) -> Engine {
     let first = entry.engines.first().cloned();
-    first.unwrap_or(Engine {
-        number: 0,
-        device: djinn::plan_data::DeviceId(0),
-        kernels: Vec::new(),
-        ops: Vec::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        bytes_in: 0,
-        bytes_out: 0,
-        weight_bytes: 0,
-        seconds: 0.0,
-        flops: 0.0,
-        ends: Vec::new(),
-    })
+    first.unwrap_or_else(|| Engine::empty(0, djinn::plan_data::DeviceId(0)))
 }
 
 /// Makes the model.

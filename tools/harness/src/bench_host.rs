@@ -4,11 +4,11 @@ use crate::case::{self, Case};
 use crate::judge;
 use crate::plans::sizes;
 use crate::stage::{Problem, Stages};
-use crate::table::{Table, number, short};
+use crate::table::{Table, number, save, short};
 use djinn::device::{Profile, Target};
 use djinn::interp::Outputs;
 use djinn::ir::{Module, TensorData};
-use djinn::runtime::{HostRuntime, KernelReport, Kernels, RunOptions, WorkTimes};
+use djinn::runtime::{KernelReport, Kernels, RunOptions, Runtime, WorkTimes};
 use djinn::{PlanRequest, plan_data::Plan};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -92,13 +92,8 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
     };
     let text = format!("{}{verdict}", t.render());
     print!("{text}");
-    let save = |path: &Option<PathBuf>, text: String| match path {
-        Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes()))
-            .map_err(|e| e.to_string()),
-        None => Ok(()),
-    };
-    save(&args.json, records.iter().map(|r| format!("{r}\n")).collect())?;
-    save(&args.table, text)?;
+    save(args.json.as_deref(), &records.iter().map(|r| format!("{r}\n")).collect::<String>())?;
+    save(args.table.as_deref(), &text)?;
     Ok(missed.is_empty())
 }
 
@@ -192,7 +187,7 @@ fn time(
         module.entries().next().ok_or_else(|| Problem::error("the module has no entry function"))?;
     let start = Instant::now();
     let options = RunOptions { kernels, share_constants: true, ..RunOptions::default() };
-    let mut runtime = HostRuntime::new(Arc::clone(plan), Arc::clone(module), options)?;
+    let mut runtime = Runtime::host(Arc::clone(plan), Arc::clone(module), options)?;
     let prepare = start.elapsed().as_secs_f64();
     let (first, outputs) = djinn::execute(&mut runtime, &function.name, inputs)?;
     let report = runtime.kernels().clone();

@@ -4,7 +4,7 @@
 
 use crate::case::{self, Case};
 use crate::plans;
-use crate::table::{Table, number, short};
+use crate::table::{Table, number, save, short};
 use djinn::device::{Profile, Target};
 use djinn::ir::{ContentHash, Module};
 use djinn::plan_data::{Entry, Plan};
@@ -86,13 +86,8 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         FLOOR * 100.0
     );
     println!("{}{summary}", t.render());
-    let save = |path: &Option<PathBuf>, text: String| match path {
-        Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes()))
-            .map_err(|e| e.to_string()),
-        None => Ok(()),
-    };
-    save(&args.json, records.iter().map(|r| format!("{r}\n")).collect())?;
-    save(&args.table, format!("{}{summary}\n", t.render()))?;
+    save(args.json.as_deref(), &records.iter().map(|r| format!("{r}\n")).collect::<String>())?;
+    save(args.table.as_deref(), &format!("{}{summary}\n", t.render()))?;
     Ok(failed == 0 && short_of == 0)
 }
 

@@ -1,6 +1,7 @@
 //! `djinn-harness kernels`: every kernel group of plans as generated code, on the values of a run, beside the evaluator.
 
 use crate::case::{self, Case};
+use crate::interpret::{self, Outcome};
 use crate::stage::{self, Problem, Stages};
 use crate::table::{Table, short};
 use djinn::device::{Profile, Target};
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Assemble the GPU code of every group with this `ptxas`
     #[arg(long, value_name = "FILE")]
     ptxas: Option<PathBuf>,
+    /// Interpret no GPU code that takes more instructions of all its threads together
+    #[arg(long, value_name = "N", default_value_t = 2_000_000_000)]
+    instructions: u64,
     /// The GPU's architecture
     #[arg(long, default_value = "sm_90")]
     chip: String,
@@ -56,19 +60,26 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         ">max error",
         ">jit s",
         ">ptx",
+        ">interpreted",
+        ">in place",
         "why",
     ];
     let mut t = Table::new(&columns);
-    let mut wrong = 0;
+    let (mut wrong, mut ran, mut skipped) = (0, 0, 0);
     for case in case::find(&args.dirs, &args.formats)? {
         let mut stages = Stages::default();
         stages.note("case", json!(case.name));
         run(&mut stages, &case, &compiler, args);
         let record = stages.finish();
         wrong += usize::from(record["status"] != "ok");
+        ran += record["ran"].as_u64().unwrap_or(0);
+        skipped += record["skipped"].as_u64().unwrap_or(0);
         t.row(row(&record));
     }
-    println!("{}kernels: {wrong} cases with wrong or refused kernels", t.render());
+    let limit = args.instructions;
+    let skipped = format!("{skipped} skipped (more than {limit} instructions; --instructions)");
+    println!("{}kernels: GPU code interpreted: {ran} distinct; {skipped}", t.render());
+    println!("kernels: {wrong} cases with wrong or refused kernels");
     Ok(wrong == 0)
 }
 
@@ -78,6 +89,8 @@ fn row(r: &Value) -> Vec<String> {
     let mut cells = vec![r["case"].as_str().unwrap_or("").to_owned()];
     cells.extend(["groups", "fused", "distinct", "library", "evaluated", "wrong"].map(n));
     cells.extend([f("error"), f("jit"), r["ptx"].as_str().unwrap_or("").to_owned()]);
+    cells.push(r["interpreted"].as_str().unwrap_or("").to_owned());
+    cells.push(r["in_place"].as_str().unwrap_or("").to_owned());
     let why = r["why"].as_str().or(r["message"].as_str()).unwrap_or("");
     cells.push(short(why, 200));
     cells
@@ -126,10 +139,18 @@ fn run(stages: &mut Stages, case: &Case, compiler: &Compiler, args: &Args) -> Op
         tally.groups += 1;
         lower(&function.graph, &order, kernel, &mut fused, &mut tally);
     }
-    if let Some(ptxas) = &args.ptxas {
-        let ptx =
-            stages.run("ptx", || assemble(&function.graph, &order, &entry.kernels, compiler, ptxas, args))?;
+    let gpu =
+        stages.run("ptx", || assemble(&function.graph, &order, &entry.kernels, &traced, (compiler, args)));
+    if let Some(ptx) = gpu {
         stages.note("ptx", json!(format!("{}/{}", ptx.assembled, ptx.groups)));
+        stages.note("ran", json!(ptx.ran));
+        stages.note("skipped", json!(ptx.skipped));
+        stages.note("interpreted", json!(format!("{}/{}", ptx.ran, ptx.ran + ptx.skipped)));
+        tally.error = tally.error.max(ptx.error);
+        if ptx.aliased > 0 {
+            let bytes = format!("{} → {} bytes", ptx.written.0, ptx.written.1);
+            stages.note("in_place", json!(format!("{}/{}: {bytes}", ptx.in_place, ptx.aliased)));
+        }
         tally.wrong += ptx.failed;
         ptx.why.into_iter().for_each(|(why, n)| *tally.why.entry(format!("GPU: {why}")).or_default() += n);
     }
@@ -162,9 +183,9 @@ fn run(stages: &mut Stages, case: &Case, compiler: &Compiler, args: &Args) -> Op
 }
 
 /// The values of a run, and of the symbols.
-struct Traced {
-    values: BTreeMap<ValueId, TensorData>,
-    env: Env,
+pub(crate) struct Traced {
+    pub(crate) values: BTreeMap<ValueId, TensorData>,
+    pub(crate) env: Env,
 }
 
 fn trace(
@@ -207,6 +228,23 @@ fn value(graph: &Graph, order: &[OpId], r: ValueRef) -> Option<ValueId> {
     }
 }
 
+/// Numbers, in those of a step, of the operands and results of a kernel that begin at the same byte.
+fn aliases(
+    kernel: &Kernel,
+    (reads, step_reads): (&[ValueId], &[ValueId]),
+    (writes, step_writes): (&[ValueId], &[ValueId]),
+) -> Vec<(usize, usize)> {
+    let same = |r: &Operand, w: &Operand| r.view.buffer == w.view.buffer && r.view.offset == w.view.offset;
+    let mut out = Vec::new();
+    for (i, r) in reads.iter().enumerate() {
+        for (_, w) in writes.iter().enumerate().filter(|(j, _)| same(&kernel.reads[i], &kernel.writes[*j])) {
+            let place = |values: &[ValueId], v: &ValueId| values.iter().position(|own| own == v);
+            out.extend(place(step_reads, r).zip(place(step_writes, w)));
+        }
+    }
+    out
+}
+
 /// Lowers the fused steps of a kernel of the plan.
 fn lower<'a>(
     graph: &'a Graph,
@@ -221,7 +259,6 @@ fn lower<'a>(
     };
     let (reads, writes) = (list(&kernel.reads), list(&kernel.writes));
     let group = Group { graph, ops: &ops, reads: &reads, writes: &writes };
-    let same = |r: &Operand, w: &Operand| r.view.buffer == w.view.buffer && r.view.offset == w.view.offset;
     for step in djinn_kernel::steps(&group) {
         match step {
             Step::Library { .. } => tally.library += 1,
@@ -231,20 +268,7 @@ fn lower<'a>(
                 *tally.why.entry(format!("'{name}' evaluated")).or_default() += 1;
             }
             Step::Fused { ops, reads: step_reads, writes: step_writes } => {
-                let mut aliases = Vec::new();
-                for (i, r) in reads.iter().enumerate() {
-                    for (j, w) in writes.iter().enumerate() {
-                        if same(&kernel.reads[i], &kernel.writes[j]) {
-                            let at = (
-                                step_reads.iter().position(|v| v == r),
-                                step_writes.iter().position(|v| v == w),
-                            );
-                            if let (Some(r), Some(w)) = at {
-                                aliases.push((r, w));
-                            }
-                        }
-                    }
-                }
+                let aliases = aliases(kernel, (&reads, &step_reads), (&writes, &step_writes));
                 let group = Group { graph, ops: &ops, reads: &step_reads, writes: &step_writes };
                 let name = format!("k{}", fused.len());
                 match djinn_kernel::lower_host(&group, &name, &aliases) {
@@ -270,20 +294,31 @@ struct Assembled {
     groups: u64,
     assembled: u64,
     failed: u64,
+    /// Groups with operands and results in the same memory, and how many of them are lowered so.
+    aliased: u64,
+    in_place: u64,
+    /// Kernels that were interpreted, and those that take too long for it.
+    ran: u64,
+    skipped: u64,
+    error: f64,
+    /// Bytes that those groups write: to other memory, and in place where that is possible.
+    written: (i64, i64),
     why: BTreeMap<String, u64>,
 }
 
-/// Lowers every group for a GPU and assembles what is made.
+/// Lowers every group for a GPU, assembles what is made, and runs it on the values of the run.
 fn assemble(
     graph: &Graph,
     order: &[OpId],
     kernels: &[Kernel],
-    compiler: &Compiler,
-    ptxas: &std::path::Path,
-    args: &Args,
+    traced: &Traced,
+    (compiler, args): (&Compiler, &Args),
 ) -> Result<Assembled, Problem> {
     let mut out = Assembled::default();
     let mut known: BTreeMap<String, Result<(), String>> = BTreeMap::new();
+    let written = |kernel: &djinn_kernel::GpuKernel| -> i64 {
+        kernel.launches.iter().filter_map(|l| traced.env.eval(&l.bytes_written)).sum()
+    };
     for kernel in kernels {
         out.groups += 1;
         let ops: Vec<OpId> = kernel.ops.iter().filter_map(|o| order.get(*o as usize).copied()).collect();
@@ -293,20 +328,41 @@ fn assemble(
         let (reads, writes) = (list(&kernel.reads), list(&kernel.writes));
         let kinds = || ops.iter().map(|o| graph.op(*o).kind.name()).collect::<Vec<_>>().join(" ");
         let group = Group { graph, ops: &ops, reads: &reads, writes: &writes };
-        let text = match djinn_kernel::lower_gpu(&group, "k") {
-            Ok(kernel) => format!("gpu.module @kernels {{\n{}}}\n", kernel.mlir),
+        let mut lowered = match djinn_kernel::lower_gpu(&group, "k") {
+            Ok(kernel) => vec![(kernel, Vec::new())],
             Err(e) => {
                 *out.why.entry(format!("refused [{}]: {e}", kinds())).or_default() += 1;
                 continue;
             }
         };
-        let result =
-            known.entry(text.clone()).or_insert_with(|| assemble_one(&text, compiler, ptxas, &args.chip));
+        let aliases = aliases(kernel, (&reads, &reads), (&writes, &writes));
+        if !aliases.is_empty() {
+            out.aliased += 1;
+            match djinn_kernel::lower_gpu_aliased(&group, "k", &aliases) {
+                Ok(kernel) => {
+                    out.in_place += 1;
+                    let values = aliases.iter().map(|(r, w)| (reads[*r], writes[*w])).collect();
+                    lowered.push((kernel, values));
+                }
+                Err(e) => *out.why.entry(format!("not in place [{}]: {e}", kinds())).or_default() += 1,
+            }
+            out.written.0 += lowered.first().map_or(0, |(k, _)| written(k));
+            out.written.1 += lowered.last().map_or(0, |(k, _)| written(k));
+        }
+        let result = lowered.iter().try_for_each(|(kernel, aliases)| {
+            let text = format!("gpu.module @kernels {{\n{}}}\n", kernel.mlir);
+            if let Some(known) = known.get(&text) {
+                return known.clone().map_err(|why| (why, text));
+            }
+            let result = try_one(&mut out, (kernel, &text, aliases), traced, compiler, args);
+            known.insert(text.clone(), result.clone());
+            result.map_err(|why| (why, text))
+        });
         match result {
             Ok(()) => out.assembled += 1,
-            Err(why) => {
+            Err((why, text)) => {
                 out.failed += 1;
-                *out.why.entry(format!("[{}]: {}", kinds(), short(why, 300))).or_default() += 1;
+                *out.why.entry(format!("[{}]: {}", kinds(), short(&why, 300))).or_default() += 1;
                 if args.show {
                     println!("{why}\n{text}");
                 }
@@ -316,8 +372,29 @@ fn assemble(
     Ok(out)
 }
 
-fn assemble_one(text: &str, compiler: &Compiler, ptxas: &std::path::Path, chip: &str) -> Result<(), String> {
-    let ptx = compiler.ptx(text, chip).map_err(|e| e.to_string())?;
+/// Assembles and interprets a kernel.
+fn try_one(
+    out: &mut Assembled,
+    (kernel, text, aliases): (&djinn_kernel::GpuKernel, &str, &[(ValueId, ValueId)]),
+    traced: &Traced,
+    compiler: &Compiler,
+    args: &Args,
+) -> Result<(), String> {
+    let ptx = compiler.ptx(text, &args.chip).map_err(|e| e.to_string())?;
+    args.ptxas.as_ref().map_or(Ok(()), |ptxas| assemble_one(&ptx, ptxas, &args.chip))?;
+    // Every other kernel runs its blocks and warps from the last to the first.
+    let reverse = (out.ran + out.skipped) % 2 == 1;
+    match interpret::interpret(kernel, &ptx, aliases, traced, (args.instructions, reverse))? {
+        Outcome::TooLong => out.skipped += 1,
+        Outcome::Ran { error } => {
+            out.ran += 1;
+            out.error = out.error.max(error);
+        }
+    }
+    Ok(())
+}
+
+fn assemble_one(ptx: &str, ptxas: &std::path::Path, chip: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (from, to) = (dir.path().join("k.ptx"), dir.path().join("k.cubin"));
     std::fs::write(&from, ptx).map_err(|e| e.to_string())?;
@@ -400,7 +477,7 @@ fn check(step: &Fused, jit: &Jit, names: &BTreeMap<String, String>, traced: &Tra
 }
 
 /// The largest error relative to the largest finite magnitude.
-fn judge(expected: &TensorData, actual: &TensorData) -> Result<f64, String> {
+pub(crate) fn judge(expected: &TensorData, actual: &TensorData) -> Result<f64, String> {
     match compare(expected, actual, Tolerance::Reassoc) {
         Ok(report) => {
             let magnitudes = (0..expected.numel()).filter_map(|i| expected.get_f64(i)).map(f64::abs);

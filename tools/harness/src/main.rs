@@ -6,7 +6,9 @@
 //! - `plans` makes plans of models, runs them on host devices, and breaks them on purpose;
 //! - `engines` builds the TensorRT engines of plans;
 //! - `engines-growth` measures how building engines grows with repeated layers;
-//! - `kernels` lowers every kernel group of plans, runs it on this machine and compares it with the evaluator;
+//! - `gpu` runs plans on the CUDA devices of this machine, or on the emulated ones of tests;
+//! - `kernels` lowers every kernel group of plans, runs it on this machine, interprets its GPU code, and compares both with
+//!   the evaluator;
 //! - `peaks` compares the memory of plans with its lower bound and with what other runtimes' planners reach;
 //! - `planning` measures how long planning takes;
 //! - `determinism` wants the same bytes from several runs, threads and processes;
@@ -32,6 +34,8 @@ mod curve;
 mod determinism;
 mod engines;
 mod full;
+mod gpu;
+mod interpret;
 mod judge;
 mod kernels;
 mod memory;
@@ -67,6 +71,8 @@ enum Command {
     Plans(plans::Args),
     /// Plan every case and build the TensorRT engines of its regions, each distinct one once
     Engines(engines::Args),
+    /// Plan every case, run it on the CUDA devices of this machine and compare with the recorded results
+    Gpu(gpu::Args),
     /// Build engines of a Llama of 2 to 16 layers, distinct regions once, beside one engine of everything
     EnginesGrowth(bench_engines::Args),
     /// Lower every kernel group of every case's plan, run it on this machine and compare it with the evaluator
@@ -128,6 +134,7 @@ fn main() -> ExitCode {
         Command::EnginesOne { dir, model, how } => engines::one(&dir, &model, &how),
         Command::EnginesGrowth(args) => bench_engines::main(&args),
         Command::Kernels(args) => kernels::main(&args),
+        Command::Gpu(args) => gpu::main(&args),
         Command::Peaks(args) => peaks::main(&args),
         Command::Planning(args) => planning::main(&args),
         Command::Determinism(args) => determinism::main(&args),

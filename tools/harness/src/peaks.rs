@@ -8,7 +8,7 @@
 use crate::case::{self, Case};
 use crate::plans;
 use crate::stage::{self, Problem, Stages};
-use crate::table::{Table, number, short};
+use crate::table::{Table, number, save, short};
 use djinn::device::{Target, Topology};
 use djinn::ir::Module;
 use djinn::pack::baseline::{height, onnxruntime_mem_pattern, tflite_greedy_by_size};
@@ -83,13 +83,8 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
     let bad = records.iter().filter(|r| r["status"] != "ok").count();
     let summary = summary(&records);
     println!("{}{summary}", t.render());
-    let save = |path: &Option<PathBuf>, text: String| match path {
-        Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes()))
-            .map_err(|e| e.to_string()),
-        None => Ok(()),
-    };
-    save(&args.json, records.iter().map(|r| format!("{r}\n")).collect())?;
-    save(&args.table, format!("{}{summary}\n", t.render()))?;
+    save(args.json.as_deref(), &records.iter().map(|r| format!("{r}\n")).collect::<String>())?;
+    save(args.table.as_deref(), &format!("{}{summary}\n", t.render()))?;
     Ok(bad == 0)
 }
 

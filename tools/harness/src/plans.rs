@@ -3,12 +3,12 @@
 use crate::case::{self, Case};
 use crate::judge;
 use crate::stage::{self, Problem, Stages, Status};
-use crate::table::{Table, number, short};
+use crate::table::{Table, number, save, short};
 use djinn::device::{Profile, Target, Topology};
 use djinn::interp::Outputs;
 use djinn::ir::{Module, TensorData};
-use djinn::plan_data::{Action, ArenaKind, Plan, mutate};
-use djinn::runtime::{HostRuntime, RunOptions};
+use djinn::plan_data::{Action, ArenaKind, Content, Entry, Granularity, Plan, mutate};
+use djinn::runtime::{RunOptions, Runtime};
 use djinn::{OptimizeOptions, PlanRequest};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +68,8 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         ">arena bytes",
         ">bound",
         ">gap %",
+        ">launches by kernel, engine",
+        ">activations by kernel, engine",
         ">mutants",
         ">refused",
         ">harmless",
@@ -103,13 +105,8 @@ pub(crate) fn main(args: &Args) -> Result<bool, String> {
         records.len()
     );
     println!("{}{summary}", t.render());
-    let save = |path: &Option<PathBuf>, text: String| match path {
-        Some(path) => djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes()))
-            .map_err(|e| e.to_string()),
-        None => Ok(()),
-    };
-    save(&args.json, records.iter().map(|r| format!("{r}\n")).collect())?;
-    save(&args.table, format!("{}{summary}\n", t.render()))?;
+    save(args.json.as_deref(), &records.iter().map(|r| format!("{r}\n")).collect::<String>())?;
+    save(args.table.as_deref(), &format!("{}{summary}\n", t.render()))?;
     Ok(fatal == 0 && missed == 0)
 }
 
@@ -135,6 +132,11 @@ fn row(r: &Value) -> Vec<String> {
     let mut cells = vec![text("case"), text("format"), number(&r["devices"], 0), text("status")];
     cells.extend(counts);
     cells.push(gap);
+    let both = |of: &str| match r[of].as_array().map(Vec::as_slice) {
+        Some([kernels, engines]) => format!("{}, {}", number(kernels, 0), number(engines, 0)),
+        _ => String::new(),
+    };
+    cells.extend(["launches", "activations"].map(both));
     cells.extend(["mutants", "refused", "harmless"].map(|k| number(&r[k], 0)));
     cells.push(short(r["split"].as_str().or(r["message"].as_str()).unwrap_or(""), 160));
     cells
@@ -145,6 +147,7 @@ fn run(case: &Case, args: &Args) -> Vec<Value> {
     let mut split: Option<Needs> = None;
     let mut records = Vec::new();
     let mut sites: Vec<Site> = args.devices.iter().map(|devices| Site::Devices(*devices)).collect();
+    sites.extend(args.devices.contains(&1).then_some(Site::Engines));
     sites.extend(args.stream_weights.iter().map(|devices| Site::Streaming(*devices)));
     for site in sites {
         let mut stages = Stages::default();
@@ -162,17 +165,20 @@ fn run(case: &Case, args: &Args) -> Vec<Value> {
 
 /// What a plan is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Site {
+pub(crate) enum Site {
     /// So many devices; of several, none can hold the whole model.
     Devices(usize),
+    /// A GPU, by the entries whose launches are whole engine regions.
+    Engines,
     /// So many devices that cannot hold the whole model together, and a host that keeps the rest of the weights.
     Streaming(usize),
 }
 
 impl Site {
-    fn devices(self) -> usize {
+    pub(crate) fn devices(self) -> usize {
         match self {
             Site::Devices(devices) | Site::Streaming(devices) => devices,
+            Site::Engines => 1,
         }
     }
 }
@@ -188,10 +194,7 @@ fn run_on(stages: &mut Stages, case: &Case, args: &Args, site: Site, needed: Opt
         let sizes = sizes(&module, &values)?;
         let pipeline = args.pipeline.clone().unwrap_or_else(|| OptimizeOptions::default().pipeline);
         djinn::optimize(&mut module, &OptimizeOptions { pipeline, ..OptimizeOptions::default() }, None)?;
-        match site {
-            Site::Devices(devices) => split_plan(&mut module, devices, needed, &sizes),
-            Site::Streaming(devices) => streamed_plan(&mut module, devices, needed, &sizes),
-        }
+        planned(&mut module, site, needed, &sizes)
     })?;
     note_plan(stages, &plan);
     match how {
@@ -204,6 +207,11 @@ fn run_on(stages: &mut Stages, case: &Case, args: &Args, site: Site, needed: Opt
             let bytes = fetched(&plan);
             stages.note("streamed", json!(bytes));
             stages.note("split", json!(format!("{bytes} B of weights copied in the run")));
+        }
+        Split::Engines(both) => {
+            stages.note("launches", json!(both.launches));
+            stages.note("activations", json!(both.activations));
+            stages.note("split", json!(both.left));
         }
         Split::Whole(why) => stages.note("split", json!(format!("nothing streamed: {why}"))),
     }
@@ -218,22 +226,42 @@ fn run_on(stages: &mut Stages, case: &Case, args: &Args, site: Site, needed: Opt
             stages.note(key, json!(value));
         }
     }
-    let arenas = |of: fn(ArenaKind) -> bool| plan.arenas.iter().filter(|a| of(a.kind)).map(|a| a.bytes).sum();
-    Some(Needs {
-        kept: arenas(|k| matches!(k, ArenaKind::Weights | ArenaKind::State)),
-        activations: arenas(|k| k == ArenaKind::Activations),
-    })
+    Some(Needs::of(&plan))
+}
+
+/// The plan for a site, and how it was made to fit.
+pub(crate) fn planned(
+    module: &mut Module,
+    site: Site,
+    needed: Option<Needs>,
+    sizes: &BTreeMap<String, Vec<(i64, i64)>>,
+) -> Result<(Plan, Split), Problem> {
+    match site {
+        Site::Devices(devices) => split_plan(module, devices, needed, sizes),
+        Site::Streaming(devices) => streamed_plan(module, devices, needed, sizes),
+        Site::Engines => engines_plan(module, sizes),
+    }
 }
 
 /// Bytes that a model needs on one device.
 #[derive(Debug, Clone, Copy)]
-struct Needs {
+pub(crate) struct Needs {
     /// Weights and state.
     kept: u64,
     activations: u64,
 }
 
 impl Needs {
+    /// What the arenas of a plan take.
+    pub(crate) fn of(plan: &Plan) -> Needs {
+        let arenas =
+            |of: fn(ArenaKind) -> bool| plan.arenas.iter().filter(|a| of(a.kind)).map(|a| a.bytes).sum();
+        Needs {
+            kept: arenas(|k| matches!(k, ArenaKind::Weights | ArenaKind::State)),
+            activations: arenas(|k| k == ArenaKind::Activations),
+        }
+    }
+
     fn all(self) -> u64 {
         self.kept + self.activations
     }
@@ -245,13 +273,15 @@ const SLACKS: [f64; 4] = [1.3, 1.6, 2.2, 3.0];
 
 /// How a plan was made to fit its devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Split {
+pub(crate) enum Split {
     /// No device can hold the whole model.
     Capacity,
     /// Operations are pinned to devices: what one operation needs is more than a share.
     Pins,
     /// Weights stay on the host, or values wait there.
     Streams,
+    /// It fits one device, and launches whole engines.
+    Engines(Both),
     /// No weights can stay on the host, for this reason.
     Whole(String),
 }
@@ -286,6 +316,61 @@ fn streamed_plan(
     let why = refusal.map_or_else(String::new, |e| e.message);
     let plan = split_plan(module, 1, None, sizes)?.0;
     Ok((plan, Split::Whole(why)))
+}
+
+/// What the entry of kernels and that of engines launch and need, of the first function.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Both {
+    launches: Vec<usize>,
+    activations: Vec<u64>,
+    /// Which engine is launched kernel by kernel, and why.
+    left: String,
+}
+
+/// Plans for a GPU and leaves the entries of engines alone, where there are any.
+fn engines_plan(
+    module: &mut Module,
+    sizes: &BTreeMap<String, Vec<(i64, i64)>>,
+) -> Result<(Plan, Split), Problem> {
+    let gpu = Profile::builtin("h100-80").ok_or_else(|| Problem::error("no profile is called h100-80"))?;
+    let mut request = request(Target::single(gpu), sizes);
+    request.engine_entries = true;
+    let planned = djinn::plan(module, &request, None)?;
+    let remarks = planned.outcome.remarks.iter().filter(|r| r.pass == "planner");
+    let of_rule =
+        |rule: &'static str| remarks.clone().find(move |r| r.rule == rule).map(|r| r.message.clone());
+    if let Some(given_up) = of_rule("engine entries") {
+        return Err(Problem::wrong(given_up));
+    }
+    let mut both = Both { left: of_rule("engine").unwrap_or_default(), ..Both::default() };
+    let plan = shared(planned)?;
+    let function = plan.entries.first().map(|e| e.function.clone()).unwrap_or_default();
+    for entry in plan.entries.iter().filter(|e| e.function == function) {
+        both.launches.push(entry.kernels.len());
+        both.activations.push(entry.budgets.iter().map(|b| b.activations).sum());
+    }
+    let plan = engines_alone(plan);
+    djinn::verify_plan(&plan, djinn::diag::Culprit::Internal)?;
+    Ok((plan, Split::Engines(both)))
+}
+
+/// The plan without the entries of kernels for which there is one of engines. What they had in memory is nothing any more.
+fn engines_alone(mut plan: Plan) -> Plan {
+    let whole = |e: &Entry| e.granularity == Granularity::Engines;
+    let same = |a: &Entry, b: &Entry| a.function == b.function && a.symbols == b.symbols;
+    let replaced = |e: &Entry| !whole(e) && plan.entries.iter().any(|o| whole(o) && same(o, e));
+    let left: Vec<usize> = (0..plan.entries.len()).filter(|n| !replaced(&plan.entries[*n])).collect();
+    plan.entries = left.iter().map(|number| plan.entries[*number].clone()).collect();
+    for buffer in &mut plan.buffers {
+        if let Content::Run { entry } = &mut buffer.content {
+            let place = left.iter().position(|number| *number == *entry as usize);
+            *entry = place.unwrap_or(0) as u32;
+            if place.is_none() {
+                (buffer.offset, buffer.bytes) = (0, 0);
+            }
+        }
+    }
+    plan
 }
 
 /// Bytes of constants that one run copies from hosts.
@@ -397,7 +482,9 @@ fn note_plan(stages: &mut Stages, plan: &Plan) {
     let copies = commands.filter(|c| matches!(c.action, Action::Copy { .. })).count();
     let sum = |f: fn(&djinn::plan_data::Entry) -> usize| plan.entries.iter().map(f).sum::<usize>();
     let arena: u64 = plan.arenas.iter().filter(|a| a.kind == ArenaKind::Activations).map(|a| a.bytes).sum();
-    let bound: u64 = plan.entries.iter().flat_map(|e| &e.budgets).map(|b| b.activations_bound).sum();
+    // Entries share the arena, of which one runs at a time.
+    let bounds = plan.entries.iter().map(|e| e.budgets.iter().map(|b| b.activations_bound).sum::<u64>());
+    let bound = bounds.max().unwrap_or(0);
     stages.note("kernels", json!(sum(|e| e.kernels.len())));
     stages.note("copies", json!(copies));
     stages.note("streams", json!(sum(|e| e.streams.len())));
@@ -414,7 +501,7 @@ fn execute(
 ) -> Result<Outputs, Problem> {
     let function =
         module.entries().next().ok_or_else(|| Problem::error("the module has no entry function"))?;
-    let mut runtime = HostRuntime::new(Arc::new(plan.clone()), module.clone(), RunOptions::checking())?;
+    let mut runtime = Runtime::host(Arc::new(plan.clone()), module.clone(), RunOptions::checking())?;
     let (output, outputs) = djinn::execute(&mut runtime, &function.name, inputs)?;
     match output.races.first() {
         Some(race) => Err(Problem::wrong(format!("race: {race}"))),

@@ -67,6 +67,12 @@ pub(crate) fn short(text: &str, limit: usize) -> String {
     line.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// Writes a text where an option says, if it does.
+pub(crate) fn save(path: Option<&std::path::Path>, text: &str) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    djinn::write_atomically(path, &mut |out| out.write_all(text.as_bytes())).map_err(|e| e.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

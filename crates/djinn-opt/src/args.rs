@@ -286,7 +286,7 @@ pub(crate) struct PlanArgs {
     pub(crate) precision: Vec<String>,
     /// Leave engine regions as they are whose results would be further off than this with `--precision`, relative to their
     /// largest values; measured by the evaluator, on --inputs if given
-    #[arg(long, value_name = "ERROR", requires = "precision")]
+    #[arg(long, value_name = "ERROR", requires = "precision", allow_negative_numbers = true)]
     pub(crate) max_error: Option<f64>,
 }
 

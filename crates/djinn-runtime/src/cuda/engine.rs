@@ -2,7 +2,7 @@
 
 use crate::jit::KernelReport;
 use djinn_cuda::Device;
-use djinn_diag::{Culprit, Result};
+use djinn_diag::{Culprit, Result, internal};
 use djinn_plan::ValueRef;
 use djinn_tensorrt::{Binding, Loaded};
 use std::collections::BTreeMap;
@@ -79,7 +79,32 @@ impl std::fmt::Debug for EngineUnit {
 }
 
 /// A loaded engine that several kernels of one stream run.
-pub(crate) type SharedEngine = Arc<Mutex<Box<dyn EngineExecution>>>;
+pub(crate) type SharedEngine = Arc<Mutex<OnDevice>>;
+
+/// A loaded engine and its GPU, which is current when the engine goes.
+pub(crate) struct OnDevice {
+    device: Device,
+    /// `None` only while it is dropped.
+    execution: Option<Box<dyn EngineExecution>>,
+}
+
+impl OnDevice {
+    /// The engine.
+    pub(crate) fn execution(&mut self) -> Result<&mut dyn EngineExecution> {
+        let execution = self.execution.as_deref_mut();
+        execution
+            .map(|e| e as &mut dyn EngineExecution)
+            .ok_or_else(|| internal("runtime.engine", "an engine is gone"))
+    }
+}
+
+impl Drop for OnDevice {
+    fn drop(&mut self) {
+        // If the GPU is lost, so is what the engine has there.
+        let _ = self.device.make_current();
+        drop(self.execution.take());
+    }
+}
 
 /// Engines that are loaded.
 #[derive(Default)]
@@ -104,7 +129,10 @@ impl LoadedEngines {
         }
         device.make_current()?;
         let loaded = match (unit.load)() {
-            Ok(execution) => Some(Arc::new(Mutex::new(execution))),
+            Ok(execution) => {
+                let device = device.clone();
+                Some(Arc::new(Mutex::new(OnDevice { device, execution: Some(execution) })))
+            }
             Err(problem) if problem.culprit == Culprit::Unsupported => {
                 if !report.problems.contains(&problem) {
                     report.problems.push(problem);

@@ -73,7 +73,7 @@ impl Launcher<'_> {
         self.queue.stream.device().make_current()?;
         // SAFETY: the addresses are those of operands of the kernel, in arenas or in scratch memory that live as long as
         // the machine; the plan's order of commands keeps others from them until the stream has passed.
-        unsafe { lock(&engine.execution).enqueue(&a, &b, self.queue.stream.raw())? }
+        unsafe { lock(&engine.execution).execution()?.enqueue(&a, &b, self.queue.stream.raw())? }
         for (from, to, bytes) in moved {
             // SAFETY: as above.
             unsafe { self.queue.stream.copy(to, from, bytes)? }

@@ -211,6 +211,8 @@ fn open(named: &Named, bundle: &Path, given: &[PathBuf]) -> Result<Bytes> {
     for path in given.iter().cloned().chain(places.into_iter().flatten()) {
         let size = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
         if size.is_none() {
+            // A file that was named is told of, whatever it is.
+            altered = given.contains(&path).then_some(path).or(altered);
             continue;
         }
         if size == Some(named.content.bytes)

@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::error::Explain;
 use crate::graph::Graph;
 use crate::module::Function;
+use cudarc::driver::DriverError;
 use cudarc::driver::result::{self, stream::StreamKind};
 use cudarc::driver::sys::{self, CUevent_flags_enum, CUevent_wait_flags, CUstreamCaptureMode};
 use djinn_diag::Result;
@@ -54,13 +55,9 @@ impl Stream {
     /// Both ranges live, and what is read does not change, until the stream has passed.
     #[allow(unsafe_code, reason = "the caller vouches for the addresses")]
     pub unsafe fn copy_to_device(&self, to: u64, from: *const u8, bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.device.make_current()?;
         // SAFETY: the caller's contract.
-        let done = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.cast(), bytes as usize, self.raw) };
-        done.result().explain(|| format!("copying {bytes} bytes to GPU {}", self.device.ordinal()))
+        let call = |count| unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.cast(), count, self.raw).result() };
+        self.transfer(bytes, call, || format!("copying {bytes} bytes to GPU {}", self.device.ordinal()))
     }
 
     /// Copies bytes of a GPU to pinned memory.
@@ -72,13 +69,9 @@ impl Stream {
     /// Both ranges live, and nobody looks at what is written, until the stream has passed.
     #[allow(unsafe_code, reason = "the caller vouches for the addresses")]
     pub unsafe fn copy_to_host(&self, to: *mut u8, from: u64, bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.device.make_current()?;
         // SAFETY: the caller's contract.
-        let done = unsafe { sys::cuMemcpyDtoHAsync_v2(to.cast(), from, bytes as usize, self.raw) };
-        done.result().explain(|| format!("copying {bytes} bytes from GPU {}", self.device.ordinal()))
+        let call = |count| unsafe { sys::cuMemcpyDtoHAsync_v2(to.cast(), from, count, self.raw).result() };
+        self.transfer(bytes, call, || format!("copying {bytes} bytes from GPU {}", self.device.ordinal()))
     }
 
     /// Copies bytes within the memory of the GPU; the ranges must not overlap.
@@ -90,13 +83,9 @@ impl Stream {
     /// Both ranges live until the stream has passed.
     #[allow(unsafe_code, reason = "the caller vouches for the addresses")]
     pub unsafe fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.device.make_current()?;
         // SAFETY: the caller's contract.
-        let done = unsafe { result::memcpy_dtod_async(to, from, bytes as usize, self.raw) };
-        done.explain(|| format!("copying {bytes} bytes on GPU {}", self.device.ordinal()))
+        let call = |count| unsafe { result::memcpy_dtod_async(to, from, count, self.raw) };
+        self.transfer(bytes, call, || format!("copying {bytes} bytes on GPU {}", self.device.ordinal()))
     }
 
     /// Copies bytes from the memory of one GPU to that of another.
@@ -108,22 +97,11 @@ impl Stream {
     /// Both ranges live until the stream has passed.
     #[allow(unsafe_code, reason = "the caller vouches for the addresses")]
     pub unsafe fn copy_peer(&self, to: (&Device, u64), from: (&Device, u64), bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.device.make_current()?;
         // SAFETY: the caller's contract; the contexts are alive.
-        let done = unsafe {
-            result::memcpy_peer_async(
-                to.0.context(),
-                to.1,
-                from.0.context(),
-                from.1,
-                bytes as usize,
-                self.raw,
-            )
+        let call = |count| unsafe {
+            result::memcpy_peer_async(to.0.context(), to.1, from.0.context(), from.1, count, self.raw)
         };
-        done.explain(|| {
+        self.transfer(bytes, call, || {
             format!("copying {bytes} bytes from GPU {} to GPU {}", from.0.ordinal(), to.0.ordinal())
         })
     }
@@ -137,13 +115,9 @@ impl Stream {
     /// The range lives until the stream has passed.
     #[allow(unsafe_code, reason = "the caller vouches for the addresses")]
     pub unsafe fn fill(&self, at: u64, value: u8, bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.device.make_current()?;
         // SAFETY: the caller's contract.
-        let done = unsafe { result::memset_d8_async(at, value, bytes as usize, self.raw) };
-        done.explain(|| format!("filling {bytes} bytes on GPU {}", self.device.ordinal()))
+        let call = |count| unsafe { result::memset_d8_async(at, value, count, self.raw) };
+        self.transfer(bytes, call, || format!("filling {bytes} bytes on GPU {}", self.device.ordinal()))
     }
 
     /// Copies between any two ranges of memory of GPUs or pinned memory, wherever their addresses say that they are.
@@ -155,13 +129,23 @@ impl Stream {
     /// Both ranges live until the stream has passed.
     #[allow(unsafe_code, reason = "the caller vouches for the addresses")]
     pub unsafe fn copy_anywhere(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's contract.
+        let call = |count| unsafe { sys::cuMemcpyAsync(to, from, count, self.raw).result() };
+        self.transfer(bytes, call, || format!("copying {bytes} bytes"))
+    }
+
+    /// Enqueues a command on so many bytes; none on none, which CUDA refuses.
+    fn transfer(
+        &self,
+        bytes: u64,
+        call: impl FnOnce(usize) -> std::result::Result<(), DriverError>,
+        what: impl FnOnce() -> String,
+    ) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
         self.device.make_current()?;
-        // SAFETY: the caller's contract.
-        let done = unsafe { sys::cuMemcpyAsync(to, from, bytes as usize, self.raw) };
-        done.result().explain(|| format!("copying {bytes} bytes"))
+        call(bytes as usize).explain(what)
     }
 
     /// Runs a kernel: `grid` and `block` are numbers of blocks and of threads of one. `arguments` point to its arguments,

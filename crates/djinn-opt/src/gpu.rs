@@ -50,9 +50,10 @@ pub(crate) fn runtime(
 
 /// Adds the kernels of a plan for GPUs to the parts of its bundle.
 pub(crate) fn add_kernels(target: &Target, module: &Module, plan: &Plan, parts: &mut Parts) -> Result<()> {
-    let made = djinn::compile_kernels(module, plan, &djinn::compute_capabilities(target))?;
+    let capabilities = djinn::compute_capabilities(target);
+    let made = djinn::compile_kernels(module, plan, &capabilities)?;
     let bytes: usize = made.files.values().map(|b| b.as_slice().len()).sum();
-    let chips: Vec<String> = djinn::compute_capabilities(target).iter().map(|c| format!("sm_{c}")).collect();
+    let chips: Vec<String> = capabilities.iter().map(|c| format!("sm_{c}")).collect();
     let refused: usize = made.index.refused.values().sum();
     let rest = if refused == 0 { String::new() } else { format!("; {refused} operations have none") };
     let summary = format!(

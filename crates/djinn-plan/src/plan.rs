@@ -463,6 +463,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Are both for the same function and sizes? Then they differ in their [`Granularity`].
+    pub fn is_for_same(&self, other: &Entry) -> bool {
+        self.function == other.function && self.symbols == other.symbols
+    }
+
     /// An entry of this function without anything in it.
     pub fn empty(function: &str) -> Entry {
         Entry {

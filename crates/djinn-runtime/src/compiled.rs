@@ -6,7 +6,6 @@
 
 use crate::code::{EntryCode, KernelCode};
 use crate::jit::{Fused, HostCode, KernelReport};
-use crate::resolve::Slot;
 use djinn_blas::Operation;
 use djinn_ir::{Graph, Module, Op, OpId, OpKind, TensorType, ValueId};
 use djinn_kernel::Group;
@@ -241,7 +240,7 @@ fn overwritten(kernel: &KernelCode, group: &Group, later: &BTreeSet<ValueId>) ->
             continue;
         }
         let needed = |v: &ValueId| group.reads.contains(v) || later.contains(v);
-        let mut there = kernel.reads.iter().filter(|r| needed(&r.value) && overlap(&r.slot, &write.to.slot));
+        let mut there = kernel.reads.iter().filter(|r| needed(&r.value) && r.slot.overlaps(&write.to.slot));
         let (Some(read), None) = (there.next(), there.next()) else { continue };
         let same = read.slot.start == write.to.slot.start && !later.contains(&read.value);
         if let Some(r) = group.reads.iter().position(|v| *v == read.value).filter(|_| same) {
@@ -362,7 +361,7 @@ impl<C: Lowering> Builder<'_, C> {
         for (number, write) in self.kernel.writes.iter().enumerate() {
             let local = *self.numbers.get(&write.to.value)?;
             let blocked = !over.contains(&number)
-                && self.kernel.reads.iter().any(|read| overlap(&read.slot, &write.to.slot));
+                && self.kernel.reads.iter().any(|read| read.slot.overlaps(&write.to.slot));
             if blocked || self.locals[local].home != Home::Scratch {
                 moved.push((local, number));
             } else {
@@ -371,8 +370,4 @@ impl<C: Lowering> Builder<'_, C> {
         }
         Some(moved)
     }
-}
-
-fn overlap(a: &Slot, b: &Slot) -> bool {
-    a.arena == b.arena && a.start < b.start + b.bytes && b.start < a.start + a.bytes
 }

@@ -19,7 +19,6 @@ pub(crate) fn compute(
 ) -> Result<Env> {
     let graph = &table.function(program).graph;
     let mut uses = needed(program, table, wanted)?;
-    let weights = |name: &str| program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
     let (mut env, mut values) = (Env::new(), BTreeMap::<ValueId, TensorData>::new());
     for (position, id) in table.ops().iter().enumerate() {
         let Some(op) = graph.get_op(*id).filter(|op| op.results.iter().any(|v| uses.contains_key(v))) else {
@@ -35,9 +34,7 @@ pub(crate) fn compute(
                 values.remove(v);
             }
         }
-        let results = eval_op(op.kind, &op.attrs, &operands, &op.regions, &mut env, &weights)
-            .and_then(|results| check_results(graph, op, &results, &mut env).map(|()| results))
-            .at(|| op_place(position, op))?;
+        let results = evaluate(program, graph, (position, op), &operands, &mut env)?;
         for (v, value) in op.results.iter().zip(results) {
             if wanted.contains(v) {
                 sink(*v, &value)?;
@@ -76,8 +73,22 @@ fn needed(
     Ok(uses)
 }
 
+/// Evaluates the operation at a position of a function. Gives symbols that it determines their values.
+pub(crate) fn evaluate(
+    program: &Module,
+    graph: &Graph,
+    (position, op): (usize, &Op),
+    operands: &[TensorData],
+    env: &mut Env,
+) -> Result<Vec<TensorData>> {
+    let weights = |name: &str| program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
+    eval_op(op.kind, &op.attrs, operands, &op.regions, env, &weights)
+        .and_then(|results| check_results(graph, op, &results, env).map(|()| results))
+        .at(|| op_place(position, op))
+}
+
 /// Results must have the types that the graph declares, for the values the symbols have.
-pub(crate) fn check_results(graph: &Graph, op: &Op, results: &[TensorData], env: &mut Env) -> Result<()> {
+fn check_results(graph: &Graph, op: &Op, results: &[TensorData], env: &mut Env) -> Result<()> {
     if op.results.len() != results.len() {
         let message = format!("{} results are declared, {} were computed", op.results.len(), results.len());
         return Err(internal("runtime.results", message));
@@ -94,7 +105,7 @@ pub(crate) fn check_results(graph: &Graph, op: &Op, results: &[TensorData], env:
 }
 
 /// How messages name an operation.
-pub(crate) fn op_place(position: usize, op: &Op) -> String {
+fn op_place(position: usize, op: &Op) -> String {
     let scope = op.location.scope.as_deref().map(|s| format!(" in {s}")).unwrap_or_default();
     format!("operation {position} '{}'{scope}", op.kind.name())
 }

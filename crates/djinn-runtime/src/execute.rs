@@ -1,7 +1,7 @@
 //! Runs the commands of an entry: one thread per stream.
 
 use crate::code::{CopyCode, End, EntryCode, KernelCode, OpCode, OperandCode, Placed, Step, Work};
-use crate::constants::{check_results, op_place};
+use crate::constants::evaluate;
 use crate::events::{Board, lock};
 use crate::hazard::Access;
 use crate::launch::{Clocks, clocked};
@@ -12,7 +12,7 @@ use crate::output::Span;
 use crate::resolve::{Slot, byte_size, type_of, wrong};
 use crate::symbols;
 use djinn_diag::{Context, Result, internal};
-use djinn_interp::{Env, eval_op};
+use djinn_interp::Env;
 use djinn_ir::{Graph, Module, TensorData, ValueId};
 use djinn_plan::{StreamId, SymbolRange};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -290,11 +290,7 @@ impl<'a> Run<'a> {
             operands
                 .push(value.cloned().ok_or_else(|| internal("runtime.operand", "an operand is missing"))?);
         }
-        let weights =
-            |name: &str| self.setting.program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
-        eval_op(op.kind, &op.attrs, &operands, &op.regions, env, &weights)
-            .and_then(|made| check_results(graph, op, &made, env).map(|()| made))
-            .at(|| op_place(code.position, op))
+        evaluate(self.setting.program, graph, (code.position, op), &operands, env)
     }
 
     /// Copies a value; gives its bytes.

@@ -19,7 +19,7 @@ pub(crate) struct HostMachine {
 
 /// The entries that the host does not run: it has no engines, and kernels by themselves need less memory.
 pub(crate) fn not_for_host(plan: &Plan) -> Vec<bool> {
-    shadowed(plan, |entry| plan.entries[entry].granularity == Granularity::Kernels)
+    shadowed(plan, |entry| u8::from(plan.entries[entry].granularity == Granularity::Kernels))
 }
 
 impl HostMachine {

@@ -2,7 +2,7 @@
 
 use crate::code::{KernelCode, Step};
 use crate::compiled::{Compiled, Home, LaidOut, Local, StepCode, StepWork};
-use crate::constants::{check_results, op_place};
+use crate::constants::evaluate;
 use crate::events::lock;
 use crate::execute::Run;
 use crate::hazard::Access;
@@ -10,8 +10,8 @@ use crate::memory::{Bytes, BytesMut, Store};
 use crate::resolve::{byte_size, wrong};
 use crate::symbols;
 use djinn_blas::Operation;
-use djinn_diag::{Context, Result, internal};
-use djinn_interp::{Env, eval_op};
+use djinn_diag::{Result, internal};
+use djinn_interp::Env;
 use djinn_ir::{Attr, Attrs, Dim, TensorData};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -267,12 +267,8 @@ impl Run<'_> {
         let op_code = &frame.kernel.ops[op];
         let op = graph.get_op(op_code.op).ok_or_else(|| wrong("an operation is not there"))?;
         let operands = code.operands.iter().map(|o| self.value(*o, frame)).collect::<Result<Vec<_>>>()?;
-        let program = self.setting.program;
-        let weights = |name: &str| program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
-        let env = &mut frame.env;
-        let made = eval_op(op.kind, &op.attrs, &operands, &op.regions, env, &weights)
-            .and_then(|made| check_results(graph, op, &made, env).map(|()| made))
-            .at(|| op_place(op_code.position, op))?;
+        let at = (op_code.position, op);
+        let made = evaluate(self.setting.program, graph, at, &operands, &mut frame.env)?;
         for (result, value) in code.results.iter().zip(made) {
             frame.held[*result] = match frame.local(*result)?.home {
                 Home::Write(write) => {

@@ -124,9 +124,7 @@ impl Lifetimes<'_> {
             }
             for slot in written.get(&v).into_iter().flatten() {
                 let (a, b) = (slot, &read.slot);
-                let overlap =
-                    a.arena == b.arena && a.start < b.start + b.bytes && b.start < a.start + a.bytes;
-                if overlap && a.buffer != b.buffer && self.is_of_run(a) && self.is_of_run(b) {
+                if a.overlaps(b) && a.buffer != b.buffer && self.is_of_run(a) && self.is_of_run(b) {
                     groups.union(a.buffer, b.buffer);
                 }
             }

@@ -26,16 +26,12 @@ pub(crate) trait Machine: Send {
     fn execute(&mut self, job: &Job, env: Env) -> Ran;
 }
 
-/// For every entry: is there another one for the same function and sizes that `preferred` says is better?
-pub(crate) fn shadowed(plan: &Plan, preferred: impl Fn(usize) -> bool) -> Vec<bool> {
-    let same = |a: usize, b: usize| {
-        let (a, b) = (&plan.entries[a], &plan.entries[b]);
-        a.function == b.function && a.symbols == b.symbols
-    };
-    let all = 0..plan.entries.len();
-    let better =
-        |entry: usize| !preferred(entry) && all.clone().any(|other| preferred(other) && same(entry, other));
-    all.clone().map(better).collect()
+/// For every entry: is there another one for the same function and sizes whose rank is higher?
+pub(crate) fn shadowed(plan: &Plan, rank: impl Fn(usize) -> u8) -> Vec<bool> {
+    let ranks: Vec<u8> = (0..plan.entries.len()).map(rank).collect();
+    let ranked = || plan.entries.iter().zip(&ranks);
+    let is_beaten = |(one, rank)| ranked().any(|(other, better)| better > rank && other.is_for_same(one));
+    ranked().map(is_beaten).collect()
 }
 
 /// A run of an entry.

@@ -102,6 +102,15 @@ pub(crate) struct Slot {
     pub(crate) bytes: u64,
 }
 
+impl Slot {
+    /// Do two ranges share a byte?
+    pub(crate) fn overlaps(&self, other: &Slot) -> bool {
+        self.arena == other.arena
+            && self.start < other.start + other.bytes
+            && other.start < self.start + self.bytes
+    }
+}
+
 /// The range of a view, which must lie within its buffer, and the buffer within its arena.
 pub(crate) fn slot(plan: &Plan, view: View) -> Result<Slot> {
     let whole = buffer_slot(plan, view.buffer.index())?;

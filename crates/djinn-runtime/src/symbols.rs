@@ -61,7 +61,12 @@ pub(crate) fn merge(known: &mut Env, found: &Env, ranges: &[SymbolRange]) -> Res
             Some(old) => return Err(contradiction(symbol, old, value)),
         }
     }
-    match left_range(ranges, known) {
+    check_ranges(ranges, known)
+}
+
+/// Sizes that a run has found out must be such that the entry is for them.
+pub(crate) fn check_ranges(ranges: &[SymbolRange], env: &Env) -> Result<()> {
+    match left_range(ranges, env) {
         None => Ok(()),
         Some(range) => Err(input(
             "runtime.sizes",

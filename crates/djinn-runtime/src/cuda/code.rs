@@ -4,7 +4,7 @@ use crate::compiled::Lowering;
 use crate::jit::{FusedParam, step_params};
 use djinn_cuda::{Device, Function, Module};
 use djinn_diag::{Diagnostic, Result, input};
-use djinn_ir::{DType, Dim, Op, OpId, OpKind, ValueId};
+use djinn_ir::{Dim, Graph, Op, OpId, OpKind, ValueId};
 use djinn_kernel::{Group, Param};
 use djinn_mlir::Compiler;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,8 +98,9 @@ impl GpuTexts {
 }
 
 /// Is this a product that cuBLASLt has?
-pub(crate) fn is_product(op: &Op, dtype: DType) -> bool {
-    op.kind == OpKind::MatMul && super::gemm::element(dtype).is_some()
+pub(crate) fn is_product(graph: &Graph, op: &Op) -> bool {
+    let first = op.operands.first().and_then(|v| graph.get_value(*v));
+    op.kind == OpKind::MatMul && first.is_some_and(|v| super::gemm::element(v.ty.dtype).is_some())
 }
 
 /// PTX for everything in `texts` that is not in `known`, in modules.
@@ -185,8 +186,8 @@ pub(crate) struct GpuCode<'a> {
     pub(crate) has_blas: bool,
     /// Functions by name.
     pub(crate) functions: &'a BTreeMap<String, Function>,
-    /// Element types of first operands, which libraries are chosen by.
-    pub(crate) dtype: &'a dyn Fn(ValueId) -> Option<DType>,
+    /// The graph that the operations are in.
+    pub(crate) graph: &'a Graph,
 }
 
 impl Lowering for GpuCode<'_> {
@@ -199,8 +200,7 @@ impl Lowering for GpuCode<'_> {
     }
 
     fn has_library(&self, op: &Op) -> bool {
-        let dtype = op.operands.first().and_then(|v| (self.dtype)(*v));
-        self.has_blas && dtype.is_some_and(|dtype| is_product(op, dtype))
+        self.has_blas && is_product(self.graph, op)
     }
 
     fn code(

@@ -7,13 +7,13 @@ use super::prepare::{BoundEngine, Queue, Source, Steps};
 use crate::call::{check_op, size_of};
 use crate::code::{KernelCode, Placed};
 use crate::compiled::{Home, Local, StepCode, StepWork};
-use crate::constants::{check_results, op_place};
+use crate::constants::evaluate;
 use crate::events::lock;
 use crate::jit::FusedParam;
-use crate::resolve::{Slot, byte_size, wrong};
+use crate::resolve::{byte_size, wrong};
 use crate::symbols;
-use djinn_diag::{Context, Result, internal};
-use djinn_interp::{Env, eval_op};
+use djinn_diag::{Result, internal};
+use djinn_interp::Env;
 use djinn_ir::{DType, Graph, Module, TensorData, TensorType};
 use djinn_plan::{ALIGNMENT, SymbolRange};
 use djinn_tensorrt::Binding;
@@ -98,7 +98,7 @@ impl Launcher<'_> {
                 Source::Write(i) => {
                     let to = self.kernel.writes[*i].to;
                     let (mut address, shape) = self.operand(&to, env)?;
-                    let is_read = self.kernel.reads.iter().any(|read| overlap(&read.slot, &to.slot));
+                    let is_read = self.kernel.reads.iter().any(|read| read.slot.overlaps(&to.slot));
                     if is_read || !address.is_multiple_of(ALIGNMENT) {
                         let bytes = byte_size(self.graph.ty(to.value), &shape)?;
                         let made = self.queue.scratch.take(bytes)?;
@@ -323,16 +323,8 @@ impl Launcher<'_> {
             let value = TensorData::new(ty.dtype, env.shape(ty)?, bytes);
             operands.push(value.ok_or_else(|| internal("runtime.operand", "an operand has other bytes"))?);
         }
-        let program = self.program;
-        let weights = |name: &str| program.weights.get(name)?.data.as_ref().map(|(_, d)| d.clone());
-        let before = env.iter().count();
-        let made = eval_op(op.kind, &op.attrs, &operands, &op.regions, env, &weights)
-            .and_then(|made| check_results(self.graph, op, &made, env).map(|()| made))
-            .at(|| op_place(code.position, op))?;
-        if env.iter().count() > before {
-            let found = env.clone();
-            symbols::merge(env, &found, self.ranges)?;
-        }
+        let made = evaluate(self.program, self.graph, (code.position, op), &operands, env)?;
+        symbols::check_ranges(self.ranges, env)?;
         self.place_results(step, locals, values, env)?;
         for (local, value) in step.results.iter().zip(made) {
             let held = values[*local].ok_or_else(|| internal("runtime.results", "a result has no place"))?;
@@ -348,8 +340,4 @@ impl Launcher<'_> {
 
 fn as_tensors(all: &[Bound]) -> Vec<Binding<'_>> {
     all.iter().map(Bound::tensor).collect()
-}
-
-fn overlap(a: &Slot, b: &Slot) -> bool {
-    a.arena == b.arena && a.start < b.start + b.bytes && b.start < a.start + a.bytes
 }

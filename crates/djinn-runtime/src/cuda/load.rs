@@ -11,7 +11,7 @@ use crate::machine::shadowed;
 use crate::resolve::wrong;
 use djinn_cuda::Function;
 use djinn_diag::{Context, Result};
-use djinn_ir::{Module, ValueId};
+use djinn_ir::Module;
 use djinn_plan::{Granularity, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -34,19 +34,17 @@ impl CudaMachine {
                 && wanted.all(|(kernel, engine)| kernel.engine.is_none() || engine.is_some())
         };
         // Of two entries for the same sizes: that of engines if it has all of them, else that of kernels.
-        let has_all: Vec<bool> = (0..plan.entries.len()).map(has_engines).collect();
-        let beaten = shadowed(plan, |entry| has_all[entry]);
-        let better = |entry: usize| {
-            has_all[entry] || plan.entries[entry].granularity == Granularity::Kernels && !beaten[entry]
-        };
-        let shadowed = shadowed(plan, better);
+        let shadowed = shadowed(plan, |entry| match plan.entries[entry].granularity {
+            _ if has_engines(entry) => 2,
+            Granularity::Kernels => 1,
+            Granularity::Engines => 0,
+        });
         let mut texts = GpuTexts::default();
         let (has_blas, nothing) = (!self.blas.is_empty(), BTreeMap::new());
         let mut planned = Vec::with_capacity(code.len());
         for ((entry, engines), shadowed) in code.iter().zip(&engines).zip(&shadowed) {
             let graph = &entry.table.function(program).graph;
-            let dtype = |v: ValueId| graph.get_value(v).map(|v| v.ty.dtype);
-            let mut lowering = GpuCode { texts: &mut texts, has_blas, functions: &nothing, dtype: &dtype };
+            let mut lowering = GpuCode { texts: &mut texts, has_blas, functions: &nothing, graph };
             let mut steps = Vec::with_capacity(entry.kernels.len());
             for (kernel, engine) in entry.kernels.iter().zip(engines) {
                 let runs = engine.is_none() && !shadowed;
@@ -62,12 +60,11 @@ impl CudaMachine {
                 continue;
             }
             let graph = &entry.table.function(program).graph;
-            let dtype = |v: ValueId| graph.get_value(v).map(|v| v.ty.dtype);
             let places = streams_of_kernels(plan, number, entry);
             let mut kernels = Vec::with_capacity(entry.kernels.len());
             for (k, ((kernel, steps), engine)) in entry.kernels.iter().zip(steps).zip(engines).enumerate() {
                 let functions = functions.get(&self.gpu(places[k].0).ordinal()).unwrap_or(&nothing);
-                let lowering = GpuCode { texts: &mut texts, has_blas, functions, dtype: &dtype };
+                let lowering = GpuCode { texts: &mut texts, has_blas, functions, graph };
                 let steps = steps.map(|steps| {
                     let compiled = build(graph, kernel, steps, &lowering, report);
                     compiled

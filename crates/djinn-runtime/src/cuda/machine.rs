@@ -146,7 +146,7 @@ impl CudaMachine {
         let sizes: Vec<i64> = env.iter().map(|(_, value)| value).collect();
         let again = entry.seen.contains(&sizes);
         ran.env = env;
-        if self.graphs && !entry.never_captured && entry.no_graph.is_none() {
+        if self.graphs && entry.may_capture {
             if again && !entry.graphs.iter().any(|(of, _)| *of == sizes) {
                 self.capture(entry, job, &ran.env, &sizes);
             }
@@ -193,7 +193,7 @@ impl CudaMachine {
                 let surplus = entry.graphs.len().saturating_sub(MAX_GRAPHS);
                 entry.graphs.drain(..surplus);
             }
-            Err(problem) => entry.no_graph = Some(problem.to_string()),
+            Err(_) => entry.may_capture = false,
         }
     }
 }
@@ -213,7 +213,7 @@ impl Machine for CudaMachine {
 
     fn execute(&mut self, job: &Job, env: Env) -> Ran {
         let start = Instant::now();
-        let mut ran = Ran { env: env.clone(), ..Ran::default() };
+        let mut ran = Ran::default();
         let Some(mut entry) = self.entries.get_mut(job.number).and_then(Option::take) else {
             ran.failure = Some(internal("runtime.entry", "an entry is not there"));
             return ran;
@@ -290,7 +290,8 @@ fn launch_graph(entry: &mut CudaEntry) -> Result<()> {
 fn take_outputs(entry: &CudaEntry, job: &Job, env: &Env) -> Result<Vec<Option<TensorData>>> {
     let graph = &job.code.table.function(job.program).graph;
     let mut outputs = Vec::with_capacity(job.code.outputs.len());
-    for ((output, staging), number) in job.code.outputs.iter().zip(&entry.outputs).zip(0..) {
+    let places = entry.outputs.iter().zip(&entry.handed_on);
+    for (output, (staging, handed_on)) in job.code.outputs.iter().zip(places) {
         if !matches!(output.source, Source::Copied) {
             outputs.push(None);
             continue;
@@ -298,8 +299,8 @@ fn take_outputs(entry: &CudaEntry, job: &Job, env: &Env) -> Result<Vec<Option<Te
         let ty = type_of(graph, output.value)?;
         let shape = env.shape(ty)?;
         let bytes = byte_size(ty, &shape)?;
-        let tensor = match (handed_on(job, number), staging) {
-            (Some(input), _) => job.inputs.get(input).cloned().flatten().and_then(|v| v.reshaped(shape)),
+        let tensor = match (handed_on, staging) {
+            (Some(input), _) => job.inputs.get(*input).cloned().flatten().and_then(|v| v.reshaped(shape)),
             (None, Some(staging)) => TensorData::new(ty.dtype, shape, staging.read(0, bytes as usize)?),
             (None, None) => None,
         };
@@ -307,18 +308,6 @@ fn take_outputs(entry: &CudaEntry, job: &Job, env: &Env) -> Result<Vec<Option<Te
         outputs.push(Some(tensor.ok_or_else(missing)?));
     }
     Ok(outputs)
-}
-
-/// The input that a command hands out as an output.
-fn handed_on(job: &Job, output: usize) -> Option<usize> {
-    use crate::code::{End, Work};
-    job.code.streams.iter().flatten().find_map(|step| match &step.work {
-        Work::Copy(copy) => match (copy.from, copy.to) {
-            (End::Input(input), End::Output(to)) if to == output => Some(input),
-            _ => None,
-        },
-        _ => None,
-    })
 }
 
 /// A moment at the start of each stream.

@@ -3,11 +3,11 @@
 use super::code::{GpuFused, is_product};
 use super::engine::{EngineUnit, EngineValue, SharedEngine};
 use super::scratch::Scratch;
-use crate::code::{EntryCode, KernelCode, Work};
+use crate::code::{End, EntryCode, KernelCode, Work};
 use crate::compiled::{Compiled, StepWork};
 use djinn_cuda::{Device, DeviceMemory, Event, Graph, PinnedMemory, Stream};
 use djinn_diag::{Context, Result, internal};
-use djinn_ir::{DType, Graph as IrGraph, OpKind, Symbol, ValueId};
+use djinn_ir::{Graph as IrGraph, Symbol, ValueId};
 use djinn_plan::Entry;
 use std::collections::BTreeSet;
 
@@ -114,15 +114,15 @@ pub(crate) struct CudaEntry {
     /// Pinned memory for each input and output that commands copy; grows.
     pub(crate) inputs: Vec<Option<PinnedMemory>>,
     pub(crate) outputs: Vec<Option<PinnedMemory>>,
-    /// Must the host take part in a run, or have engines sizes that change? Then no graph can hold it: it would hold the
-    /// state that an engine's execution context had (TensorRT documentation, "CUDA Graphs").
-    pub(crate) never_captured: bool,
+    /// May runs be captured? Not if the host takes part in them, nor if engines have sizes that change: a graph would hold
+    /// the state that an engine's execution context had (TensorRT documentation, "CUDA Graphs"). And not once that failed.
+    pub(crate) may_capture: bool,
     /// Graphs by sizes, the last used one last.
     pub(crate) graphs: Vec<(Vec<i64>, Graph)>,
     /// Sizes of earlier runs, the last ones: a size that comes again is worth a graph.
     pub(crate) seen: Vec<Vec<i64>>,
-    /// Why no graph is captured any more.
-    pub(crate) no_graph: Option<String>,
+    /// By output: the input that a command hands out as it.
+    pub(crate) handed_on: Vec<Option<usize>>,
 }
 
 /// A stream of the plan.
@@ -166,7 +166,7 @@ impl CudaEntry {
         let events = recorded.iter().map(|s| Event::new(of(*s), false)).collect::<Result<_>>()?;
         let needs_host = kernels.iter().filter_map(|k| k.steps.as_ref()).any(Steps::needs_host);
         let has_engines = kernels.iter().any(|k| k.engine.is_some());
-        let never_captured = needs_host || has_engines && !entry.symbols.is_empty();
+        let may_capture = !needs_host && (!has_engines || entry.symbols.is_empty());
         Ok(CudaEntry {
             kernels,
             events,
@@ -175,10 +175,10 @@ impl CudaEntry {
             order,
             inputs: code.inputs.iter().map(|_| None).collect(),
             outputs: code.outputs.iter().map(|_| None).collect(),
-            never_captured,
+            may_capture,
             graphs: Vec::new(),
             seen: Vec::new(),
-            no_graph: None,
+            handed_on: handed_on(code),
         })
     }
 
@@ -211,11 +211,20 @@ pub(crate) fn roomy(bytes: u64) -> u64 {
     bytes.checked_next_power_of_two().unwrap_or(bytes)
 }
 
+/// By output: the input that a command hands out as it.
+fn handed_on(code: &EntryCode) -> Vec<Option<usize>> {
+    let mut inputs = vec![None; code.outputs.len()];
+    for step in code.streams.iter().flatten() {
+        if let Work::Copy(copy) = &step.work
+            && let (End::Input(from), End::Output(to)) = (copy.from, copy.to)
+        {
+            inputs[to] = Some(from);
+        }
+    }
+    inputs
+}
+
 /// Are there products in this kernel that cuBLASLt has?
 pub(crate) fn has_products(graph: &IrGraph, kernel: &KernelCode) -> bool {
-    let dtype = |v: &ValueId| graph.get_value(*v).map(|v| v.ty.dtype);
-    kernel.ops.iter().filter_map(|code| graph.get_op(code.op)).any(|op| {
-        let dtype: Option<DType> = op.operands.first().and_then(dtype);
-        op.kind == OpKind::MatMul && dtype.is_some_and(|dtype| is_product(op, dtype))
-    })
+    kernel.ops.iter().filter_map(|code| graph.get_op(code.op)).any(|op| is_product(graph, op))
 }

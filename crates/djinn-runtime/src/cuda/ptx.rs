@@ -6,7 +6,7 @@ use crate::compiled::plan_steps;
 use crate::options::RunOptions;
 use crate::runtime::resolved;
 use djinn_diag::{Diagnostic, Result};
-use djinn_ir::{Module, ValueId};
+use djinn_ir::Module;
 use djinn_plan::{Granularity, Kernel, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,18 +45,12 @@ pub fn compile_ptx(plan: &Plan, program: &Module, chip: &str) -> Result<PtxSet> 
     Ok(PtxSet { modules, kernels, refused: texts.refused, problems })
 }
 
-/// Lowers the needed kernels of an entry, once with products left to a library and once without.
+/// Lowers the needed kernels of an entry with all products as kernels: beside these, what a library leaves is the same.
 fn lower_all(program: &Module, entry: &EntryCode, needed: &[bool], texts: &mut GpuTexts) {
     let graph = &entry.table.function(program).graph;
-    let dtype = |v: ValueId| graph.get_value(v).map(|v| v.ty.dtype);
-    let before = texts.refused.clone();
-    for has_blas in [true, false] {
-        // What is refused is refused both times.
-        texts.refused.clone_from(&before);
-        for (kernel, _) in entry.kernels.iter().zip(needed).filter(|(_, needed)| **needed) {
-            let functions = BTreeMap::new();
-            let mut code = GpuCode { texts, has_blas, functions: &functions, dtype: &dtype };
-            plan_steps(graph, kernel, true, &mut code);
-        }
+    let functions = BTreeMap::new();
+    let mut code = GpuCode { texts, has_blas: false, functions: &functions, graph };
+    for (kernel, _) in entry.kernels.iter().zip(needed).filter(|(_, needed)| **needed) {
+        plan_steps(graph, kernel, true, &mut code);
     }
 }

@@ -135,9 +135,11 @@ pub fn compile_engines(program: &Module, plan: &Plan, request: &EngineRequest) -
 
 /// Is there another entry for the same sizes whose launches are whole regions? Then engines are launched there.
 pub(crate) fn has_sibling(plan: &Plan, entry: &Entry) -> bool {
-    let same = |other: &Entry| other.function == entry.function && other.symbols == entry.symbols;
     entry.granularity == Granularity::Kernels
-        && plan.entries.iter().any(|other| other.granularity == Granularity::Engines && same(other))
+        && plan
+            .entries
+            .iter()
+            .any(|other| other.granularity == Granularity::Engines && other.is_for_same(entry))
 }
 
 /// The compilation of the engines of one plan.
